@@ -1,0 +1,205 @@
+"""The result record: everything that report, leaderboard and check read, one JSON file a row.
+
+A record is written atomically and validated on reading and writing; `schema` exports its JSON Schema. Per-image scores
+lie beside it in ``<row>.npz``, whose SHA-256 the record holds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from genbench.errors import DataError
+from genbench.files import write_json
+
+SCHEMA_VERSION = 1
+
+MetricStatus = Literal["ok", "not_applicable", "failed"]
+MetricKind = Literal["exact", "upper_bound", "lower_bound", "estimate"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MetricResult(_Strict):
+    """A number and how it was made. (name, estimator, extractor) is unique in a record."""
+
+    name: str
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    """95 % interval of the metric's expectation at this n, over fresh samples."""
+    n: int | None = None
+    unit: str = ""
+    higher_is_better: bool | None = None
+    """None where the metric has a right value or is no measure of quality."""
+    kind: MetricKind = "estimate"
+    estimator: str = ""
+    status: MetricStatus = "ok"
+    reason: str | None = None
+    extractor: str | None = None
+    comparable: dict[str, Any] = {}
+    """Identity of the measurement: rows rank together only where it is equal."""
+    provenance: dict[str, Any] = {}
+    """Where this value came from: interval method, warnings, cache keys, reference values."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MetricResult:
+        numbers = [self.value, *(self.ci95 or ())]
+        if any(x is not None and not math.isfinite(x) for x in numbers):
+            raise ValueError(f"metric '{self.name}': value and interval must be finite; use status 'failed' with a reason")
+        if self.status == "ok" and self.value is None:
+            raise ValueError(f"metric '{self.name}': status 'ok' needs a value")
+        if self.status != "ok" and (self.value is not None or not self.reason):
+            raise ValueError(f"metric '{self.name}': status '{self.status}' needs a reason and no value")
+        return self
+
+
+class Curve(_Strict):
+    """A training curve: y over optimisation steps."""
+
+    step: list[int]
+    value: list[float | None]
+
+
+class Training(_Strict):
+    """What training did. Steps count optimisation steps; seconds exclude interruptions."""
+
+    steps: int = 0
+    budget_steps: int = 0
+    best_step: int | None = None
+    stopped_early: bool = False
+    seconds: float = 0.0
+    images_per_second: float | None = None
+    curves: dict[str, Curve] = {}
+    figures: dict[str, float] = {}
+
+
+class TimingWindow(_Strict):
+    images: int
+    seconds: float
+
+
+class Timing(_Strict):
+    """Sampling speed, from noise to uint8 pixels."""
+
+    batch_size: int
+    windows: list[TimingWindow]
+    latency_seconds: list[float]
+    """One image at a time, one entry a repetition."""
+    evaluations_per_image: float
+    precision: str
+    compiled: bool = False
+    device: str
+    threads: int
+    peak_memory_bytes: int | None = None
+
+
+class PerImage(_Strict):
+    """The file of per-image arrays beside the record."""
+
+    file: str
+    sha256: str
+    arrays: list[str]
+
+
+class DatasetInfo(_Strict):
+    name: str
+    fingerprint: str
+    levels: int
+    shape: tuple[int, int, int]
+    train: int
+    validation: int
+    test: int
+
+
+class Record(_Strict):
+    """One row of a suite: a model (or control), a variant of its sampler, and a seed."""
+
+    schema_version: int = SCHEMA_VERSION
+    genbench_version: str
+    suite: str
+    dataset: DatasetInfo
+    model: str
+    variant: str | None = None
+    family: str
+    control: bool = False
+    config: dict[str, Any]
+    seed: int
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    metrics: list[MetricResult] = []
+    timing: Timing | None = None
+    training: Training | None = None
+    per_image: PerImage | None = None
+    environment: dict[str, Any] = {}
+    keys: dict[str, str] = {}
+    """Content keys of the stages that made this record (checkpoint, samples, ...)."""
+    created: str = Field(description="UTC time, ISO 8601")
+
+    @model_validator(mode="after")
+    def _unique_metrics(self) -> Record:
+        seen: set[tuple[str, str, str | None]] = set()
+        for metric in self.metrics:
+            key = (metric.name, metric.estimator, metric.extractor)
+            if key in seen:
+                raise ValueError(f"metric {key} appears twice; (name, estimator, extractor) must be unique")
+            seen.add(key)
+        if self.status == "failed" and not self.reason:
+            raise ValueError("a failed record needs a reason")
+        return self
+
+    @property
+    def row(self) -> str:
+        """``model`` or ``model@variant``."""
+        return f"{self.model}@{self.variant}" if self.variant else self.model
+
+    @property
+    def file_stem(self) -> str:
+        return f"{self.row}-s{self.seed}"
+
+    def find(self, name: str, estimator: str | None = None) -> MetricResult | None:
+        """The first metric of this name (and estimator), or None."""
+        for metric in self.metrics:
+            if metric.name == name and estimator in (None, metric.estimator):
+                return metric
+        return None
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write ``folder/<row>-s<seed>.json`` atomically; returns its path."""
+    path = Path(folder) / f"{record.file_stem}.json"
+    checked = Record.model_validate(record.model_dump())
+    write_json(path, checked.model_dump(mode="json"))
+    return path
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate a record.
+
+    Raises:
+        DataError: not JSON (truncated), wrong schema version, or fields that do not fit; the message names the file.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a readable record: {error}. Delete it and run again to make it anew.") from None
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{path}: record schema version {version!r}, this genbench reads version {SCHEMA_VERSION}.")
+    try:
+        return Record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: not a valid record: {where}: {first['msg']}") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    return Record.model_json_schema()
