@@ -8,7 +8,7 @@ can do with ``isinstance``, never who it is. Images cross this border as uint8 (
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -64,10 +64,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """This batch with every tensor on ``device``."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -181,7 +179,7 @@ class GenerativeModel(nn.Module):
 
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw samples: (B, C, H, W) uint8 on the levels of ``self.spec``."""
-        raise TypeError(f"{type(self).__name__} does not implement sample(request).")
+        raise TypeError(f"{type(self).__name__} does not implement sample() ({len(request)} images asked).")
 
     @property
     def device(self) -> torch.device:

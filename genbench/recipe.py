@@ -37,7 +37,7 @@ class TrainRecipe(BaseModel):
     patience: int | None = Field(None, ge=1)
     """Stop after this many validations without a new best; None spends the whole budget."""
     keep_best: bool = True
-    """End with the weights of the best validation; False ends with the last (for losses that are no measure of quality)."""
+    """End with the weights of the best validation; False ends with the last (the loss is no measure of quality)."""
     checkpoint_every: int = Field(500, ge=1)
     horizontal_flip: bool = False
     """Mirror each training image with probability one half; changes the density that is modelled."""

@@ -51,7 +51,9 @@ class MetricResult(_Strict):
     def _consistent(self) -> MetricResult:
         numbers = [self.value, *(self.ci95 or ())]
         if any(x is not None and not math.isfinite(x) for x in numbers):
-            raise ValueError(f"metric '{self.name}': value and interval must be finite; use status 'failed' with a reason")
+            raise ValueError(
+                f"metric '{self.name}': value and interval must be finite; else status 'failed' and a reason"
+            )
         if self.status == "ok" and self.value is None:
             raise ValueError(f"metric '{self.name}': status 'ok' needs a value")
         if self.status != "ok" and (self.value is not None or not self.reason):
@@ -75,6 +77,8 @@ class Training(_Strict):
     stopped_early: bool = False
     seconds: float = 0.0
     images_per_second: float | None = None
+    parameters: int = 0
+    """Learned numbers: parameters, or the fitted buffers of a model that has none."""
     curves: dict[str, Curve] = {}
     figures: dict[str, float] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -24,6 +24,8 @@ class ImageDataset:
     images: np.ndarray
     labels: np.ndarray | None
     spec: ImageSpec
+    known_fingerprint: str | None = field(default=None, repr=False)
+    """The fingerprint as stored beside the arrays; None computes it from them."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -31,6 +33,8 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over images, labels, levels and class names; the name and the place on disk do not count."""
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
         labels = None if self.labels is None else hash_array(self.labels)
         return hash_value([hash_array(self.images), labels, self.spec.levels, list(self.spec.class_names)])
 

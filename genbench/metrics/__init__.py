@@ -1,0 +1,9 @@
+"""Metrics: pure functions of arrays, and `Metric` subclasses that give them intervals and a name.
+
+Found through the entry-point group ``genbench.metrics``; `score` runs a list of them.
+"""
+
+from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NotApplicable
+from genbench.metrics.scoring import load_metric, score
+
+__all__ = ["Estimate", "ImageLikelihoods", "Metric", "MetricInputs", "NotApplicable", "load_metric", "score"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -30,6 +30,7 @@ class Estimate:
     interval: how the interval was made ("influence function", "jackknife", "closed form", "normal over images", ...).
     per_image: (n,) float64 scores where the value is a mean over images, for paired comparison.
     notes: warnings for the reader. extra: figures that explain the value (a reference value, a fit error).
+    conditions: what else must be equal for two values to rank together (protocol, device, batch size).
     """
 
     value: float
@@ -41,6 +42,7 @@ class Estimate:
     per_image: np.ndarray | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class Metric(ABC):
     """One line for `genbench list metrics`."""
 
     def options(self) -> dict[str, Any]:
-        """Settings that change the number."""
-        return {}
+        """Settings that change the number: the fields of a metric that is a dataclass."""
+        return asdict(self) if is_dataclass(self) else {}
 
     @abstractmethod
     def compute(self, inputs: MetricInputs) -> Sequence[Estimate]:

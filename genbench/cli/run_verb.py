@@ -1,0 +1,79 @@
+"""``genbench run``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+EXAMPLES = """
+\b
+Examples:
+  genbench run --suite digits
+  genbench run --suite digits --models vae,my_model.py:MyModel --seed 1 --out runs/mine
+  genbench run --suite mnist --data-root ~/data --budget-scale 0.1
+"""
+
+
+@click.command("run", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--suite", required=True, metavar="NAME|FILE.toml", help="Packaged suite, or a suite file of your own.")
+@click.option(
+    "--models", default="", metavar="A,B,...", help="Exactly these rows: names, model@variant, FILE.py:Class."
+)
+@click.option("--seed", type=click.IntRange(min=0), help="One seed in place of the suite's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/SUITE]")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets lie (or GENBENCH_DATA_ROOT).")
+@click.option(
+    "--dataset", metavar="SPEC", help="folder:DIR, zip:FILE, npz:FILE or parquet:DIR in place of the suite's."
+)
+@click.option("--budget-scale", type=float, default=1.0, show_default=True, help="Factor on every training budget.")
+def command(
+    suite: str,
+    models: str,
+    seed: int | None,
+    device: str,
+    out: Path | None,
+    data_root: Path | None,
+    dataset: str | None,
+    budget_scale: float,
+) -> int:
+    """Train or load every model of a suite, sample, score and time it, and write a report.
+
+    The same command goes on where an interrupted run stopped, and does nothing again that is done.
+    """
+    from rich.console import Console
+
+    from genbench.report.tables import terminal_table
+    from genbench.run.run import RunOptions, run_suite
+
+    result = run_suite(
+        RunOptions(
+            suite=suite,
+            out=out,
+            models=tuple(name.strip() for name in models.split(",") if name.strip()),
+            seed=seed,
+            device=device,
+            data_root=data_root,
+            dataset=dataset,
+            budget_scale=budget_scale,
+            command="genbench " + shlex.join(sys.argv[1:]),
+        )
+    )
+    Console().print(terminal_table(result.records))
+    print_ending(result.stage_seconds, result.broken)
+    click.echo(f"Report: {result.report}")
+    return 0 if result.ok else 1
+
+
+def print_ending(seconds: dict[str, float], broken: list[str]) -> None:
+    """Say where the time went and which records could not be read."""
+    phases = {k.removesuffix(" (wall)"): v for k, v in seconds.items() if k.endswith("(wall)") or k == "report"}
+    rest = sorted(((v, k) for k, v in seconds.items() if k not in phases and not k.endswith("(wall)")), reverse=True)
+    click.echo("Where the time went: " + ", ".join(f"{k} {v:.0f} s" for k, v in phases.items()))
+    if rest:
+        click.echo("Most of it: " + ", ".join(f"{k} {v:.0f} s" for v, k in rest[:8]))
+    for problem in broken:
+        click.echo(problem, err=True)

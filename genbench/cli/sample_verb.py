@@ -1,0 +1,70 @@
+"""``genbench sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXAMPLES = """
+\b
+Examples:
+  genbench sample vae -n 64 --out vae.npz
+  genbench sample runs/digits/checkpoints/ddpm-s0 -n 297 --seed 1 --steps 20 --solver ddim --out samples/
+"""
+
+
+@click.command("sample", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("source", metavar="MODEL|CHECKPOINT")
+@click.option("-n", "--num-samples", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Does not change samples."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="FILE.npz (arr_0, uint8, N H W C) or a folder."
+)
+@click.option("--suite", help="Which published weights, where a model has several.")
+@click.option("--model", metavar="FILE.py:Class", help="The class of a checkpoint that was trained from a file.")
+@click.option("--variant", help="A named variant of the sampler, such as ddim20.")
+@click.option("--steps", type=click.IntRange(min=1), help="Sampler steps.")
+@click.option("--solver", help="Sampler.")
+@click.option("--temperature", type=float, help="Sampling temperature.")
+@click.option("--guidance", type=float, help="Guidance scale.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+def command(
+    source: str,
+    num_samples: int,
+    seed: int,
+    batch_size: int,
+    out: Path,
+    suite: str | None,
+    model: str | None,
+    variant: str | None,
+    device: str,
+    **options: Any,
+) -> int:
+    """Draw samples from a model's published weights, or from a checkpoint folder that a run left."""
+    from genbench.checkpoint import load_checkpoint
+    from genbench.errors import unknown
+    from genbench.published import find_checkpoint
+    from genbench.recipe import sampler_options
+    from genbench.registry import load_model
+    from genbench.run.run import resolve_device
+    from genbench.sample import draw_samples
+    from genbench.write_images import write_images
+
+    folder = find_checkpoint(source, suite)
+    chosen = resolve_device(device)
+    loaded, manifest = load_checkpoint(folder, chosen, load_model(model) if model else None)
+    values = dict(manifest.sample)
+    if variant is not None:
+        if variant not in manifest.variants:
+            raise unknown(f"variant of {manifest.model}", variant, manifest.variants)
+        values |= manifest.variants[variant]
+    values |= {name: value for name, value in options.items() if value is not None}
+    images = draw_samples(loaded, num_samples, seed, batch_size, sampler_options(type(loaded), values))
+    write_images(out, images)
+    click.echo(f"{num_samples} samples of {manifest.model} ({manifest.suite}, seed {seed}): {out}")
+    return 0

@@ -1,0 +1,73 @@
+"""From a dataset's specification to its splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from genbench.data.base import Splits
+from genbench.data.npz import read_npz
+from genbench.data.parquet import read_parquet
+from genbench.data.split import RawDataset, complete, shuffled, to_splits
+from genbench.data.standard import load_cifar10_splits, load_digits_splits, load_mnist_splits
+from genbench.data.tree import read_folder, read_zip
+from genbench.errors import DataError, unknown
+
+DATA_ROOT_VARIABLE = "GENBENCH_DATA_ROOT"
+NAMED = ("digits", "mnist", "cifar10")
+READERS: dict[str, Callable[[Path], RawDataset]] = {
+    "folder": read_folder,
+    "zip": read_zip,
+    "npz": read_npz,
+    "parquet": read_parquet,
+}
+
+
+def data_cache() -> Path:
+    """The user's folder for downloaded datasets."""
+    return Path(user_cache_dir("genbench")) / "data"
+
+
+def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 0) -> Splits:
+    """Load a dataset.
+
+    Args:
+        spec: ``digits``, ``mnist``, ``cifar10``, or ``folder:DIR``, ``zip:FILE``, ``npz:FILE``, ``parquet:DIR|FILE``.
+        data_root: where the named sets are looked for first, before the variable ``GENBENCH_DATA_ROOT`` and the user's
+            cache; what is nowhere is downloaded into that cache.
+        split_seed: seed of the order of a user's images, and of the splits (a tenth of the training images each) that
+            the files leave out. The named sets always have the same splits.
+
+    Returns:
+        The splits. A user's dataset is named after the last part of its path, without the suffix, and has 256 levels.
+
+    Raises:
+        UsageError: unknown specification. DataError: missing, unreadable or inconsistent files; the message names them.
+    """
+    kind, colon, place = spec.partition(":")
+    if not colon and kind in NAMED:
+        return _load_named(kind, data_root)
+    if kind in READERS and place:
+        path = Path(place).expanduser()
+        if not path.exists():
+            raise DataError(f"Dataset '{spec}': no such file or folder: {path}.")
+        raw = complete(READERS[kind](path), split_seed)
+        name = path.resolve().name if path.is_dir() else path.stem
+        return to_splits(name, shuffled(raw, split_seed))
+    forms = [f"{reader}:PATH" for reader in READERS]
+    if Path(spec).expanduser().exists():
+        guess = {".zip": "zip", ".npz": "npz", ".parquet": "parquet"}.get(Path(spec).suffix.lower(), "folder")
+        raise DataError(f"Dataset '{spec}' is a path: say how to read it, e.g. '{guess}:{spec}' ({', '.join(forms)}).")
+    raise unknown("dataset", spec, [*NAMED, *forms])
+
+
+def _load_named(name: str, data_root: Path | None) -> Splits:
+    if name == "digits":
+        return load_digits_splits()
+    variable = os.environ.get(DATA_ROOT_VARIABLE)
+    roots = [Path(root).expanduser() for root in (data_root, variable) if root]
+    load = load_mnist_splits if name == "mnist" else load_cifar10_splits
+    return load(roots, data_cache())

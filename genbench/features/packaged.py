@@ -1,0 +1,236 @@
+"""Feature networks that come with genbench: a small classifier for each packaged suite.
+
+``scripts/train_feature_network.py`` trains one on a suite's training split and writes ``weights/<name>.safetensors``
+beside ``weights/<name>.json``, a manifest with the weights' SHA-256, the architecture, the accuracy, the data's
+fingerprint and the training command. Features are the globally averaged activations before the last layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genbench.errors import DataError
+from genbench.features.base import ExtractorStatus, Features, extract_in_batches
+from genbench.files import hash_file
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+PREPROCESSING = "x / 127.5 - 1"
+
+
+class Architecture(BaseModel):
+    """Shape of a `PackagedNetwork`: a stage of `blocks` residual blocks for each width; stages after the first halve H, W."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int
+    height: int
+    width: int
+    num_classes: int
+    widths: tuple[int, ...]
+    blocks: int = 1
+
+    @property
+    def feature_dim(self) -> int:
+        return self.widths[-1]
+
+
+class TrainingReport(BaseModel):
+    """How the weights were made. Accuracies are shares of images; the test split had no say in any choice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: str
+    dataset: str
+    dataset_fingerprint: str
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float
+    test_accuracy: float
+    test_images: int
+
+
+class Manifest(BaseModel):
+    """The JSON file beside the weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    architecture: Architecture
+    preprocessing: str
+    training: TrainingReport
+
+
+class ResidualBlock(nn.Module):
+    """relu(x + bn(conv(relu(bn(conv(x)))))), the basic block of He et al. 2016, 3 x 3 convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.shortcut(x) + self.norm2(self.conv2(h)))
+
+
+class PackagedNetwork(nn.Module):
+    """A small residual classifier whose penultimate activations are the features."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        first = architecture.widths[0]
+        self.stem = nn.Sequential(
+            nn.Conv2d(architecture.channels, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
+        )
+        stages: list[nn.Module] = []
+        in_channels = first
+        for stage, width in enumerate(architecture.widths):
+            for block in range(architecture.blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                stages.append(ResidualBlock(in_channels, width, stride))
+                in_channels = width
+        self.blocks = nn.Sequential(*stages)
+        self.head = nn.Linear(in_channels, architecture.num_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) float in [-1, 1] to features (B, d) and logits (B, classes)."""
+        features = self.blocks(self.stem(x)).mean((2, 3))  # (B, d)
+        return features, self.head(features)
+
+
+def preprocess(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1.0
+
+
+class PackagedExtractor:
+    """A `PackagedNetwork` with checked weights, in evaluation mode."""
+
+    def __init__(self, network: PackagedNetwork, manifest: Manifest, device: str, batch_size: int) -> None:
+        self.name = manifest.name
+        self.manifest = manifest
+        self._device = device
+        self._batch_size = batch_size
+        self._network = network.eval().requires_grad_(False).to(device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "weights_sha256": self.manifest.sha256,
+            "preprocessing": self.manifest.preprocessing,
+        }
+
+    def extract(self, images: np.ndarray) -> Features:
+        """(N, C, H, W) uint8 of the size that the network was trained on, to features and class logits.
+
+        Raises:
+            DataError: images of another size.
+        """
+        a = self.manifest.architecture
+        if images.shape[1:] != (a.channels, a.height, a.width):
+            raise DataError(
+                f"Extractor '{self.name}' takes images of (C, H, W) = {(a.channels, a.height, a.width)}, got "
+                f"{tuple(images.shape[1:])}. Choose an extractor for this size (`genbench list extractors`)."
+            )
+        with _exact_convolutions():
+            return extract_in_batches(lambda x: self._network(preprocess(x)), images, self._device, self._batch_size)
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """Full float32 convolutions on an accelerator that would otherwise round inputs to TF32."""
+    with torch.backends.cudnn.flags(
+        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
+
+
+@dataclass(frozen=True)
+class PackagedSource:
+    """The weights of one packaged network in ``folder``."""
+
+    name: str
+    folder: Path = WEIGHTS_FOLDER
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{self.name}.safetensors"
+
+    def manifest(self) -> Manifest:
+        """Read the manifest and check the weights against its hash.
+
+        Raises:
+            DataError: a missing or malformed manifest, missing weights, or another hash.
+        """
+        path = self.folder / f"{self.name}.json"
+        try:
+            manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ValidationError) as error:
+            raise DataError(f"{path}: no readable manifest of '{self.name}': {error}. {_repair(self.name)}") from None
+        if not self.weights.is_file():
+            raise DataError(f"{self.weights}: weights of '{self.name}' are missing. {_repair(self.name)}")
+        found = hash_file(self.weights)
+        if found != manifest.sha256:
+            raise DataError(
+                f"{self.weights}: SHA-256 is {found}, the manifest says {manifest.sha256}. {_repair(self.name)}"
+            )
+        return manifest
+
+    def load(self, device: str, batch_size: int) -> PackagedExtractor:
+        """Read and check the weights.
+
+        Raises:
+            DataError: weights that are missing, damaged, or of another shape than the manifest says.
+        """
+        manifest = self.manifest()
+        network = PackagedNetwork(manifest.architecture)
+        try:
+            network.load_state_dict(load_file(self.weights))
+        except (RuntimeError, SafetensorError) as error:
+            raise DataError(f"{self.weights}: does not fit its manifest: {error}. {_repair(self.name)}") from None
+        return PackagedExtractor(network, manifest, device, batch_size)
+
+    def status(self) -> ExtractorStatus:
+        """Check the manifest and the hash."""
+        try:
+            manifest = self.manifest()
+        except DataError as error:
+            return ExtractorStatus(self.name, False, str(error))
+        t = manifest.training
+        detail = f"packaged, SHA-256 {manifest.sha256[:12]}, test accuracy {100 * t.test_accuracy:.2f} % on {t.dataset}"
+        return ExtractorStatus(self.name, True, detail)
+
+
+def _repair(name: str) -> str:
+    dataset = name.removesuffix("-cnn")
+    return (
+        "Install genbench again, or train the network: "
+        f"python scripts/train_feature_network.py --dataset {dataset} --out genbench/features/weights"
+    )
+
+
+DIGITS_CNN = PackagedSource("digits-cnn")
+MNIST_CNN = PackagedSource("mnist-cnn")
+CIFAR10_CNN = PackagedSource("cifar10-cnn")

@@ -1,0 +1,94 @@
+"""Likelihood of the test split: `bits_per_dim` and `nats_per_image`, negative log-probabilities of discrete images.
+
+A lower bound on log P is an upper bound on these figures; bounds, estimates and exact values are never mixed up.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import torch
+
+from genbench.api import Kind
+from genbench.errors import DataError
+from genbench.images import bits_per_dim
+from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NotApplicable
+from genbench.metrics.statistics import mean_interval
+from genbench.record import MetricKind
+
+KINDS: dict[str, MetricKind] = {"exact": "exact", "lower_bound": "upper_bound", "estimate": "estimate"}
+"""Kind of log P to kind of -log P."""
+
+
+def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: float) -> Estimate:
+    if likelihood.kind not in KINDS:
+        raise DataError(
+            f"Likelihood '{likelihood.estimator}' is of kind '{likelihood.kind}', expected one of "
+            f"{', '.join(get_args(Kind))}."
+        )
+    infinite = int((~np.isfinite(values)).sum())
+    if infinite:
+        raise DataError(
+            f"Likelihood '{likelihood.estimator}' is not finite for {infinite} of {len(values)} test images: the model "
+            "gives them probability 0, or its arithmetic overflows."
+        )
+    extra = {}
+    if likelihood.standard_error is not None:
+        noise = error_scale * float(np.sqrt(np.square(likelihood.standard_error).mean() / len(values)))
+        extra["monte_carlo_error"] = noise
+    return Estimate(
+        value=float(values.mean()),
+        n=len(values),
+        ci95=mean_interval(values),
+        interval="normal over images; their scatter includes the estimator's own noise",
+        kind=KINDS[likelihood.kind],
+        estimator=likelihood.estimator,
+        per_image=values,
+        extra=extra,
+    )
+
+
+def _nats(inputs: MetricInputs) -> list[tuple[ImageLikelihoods, np.ndarray]]:
+    if not inputs.likelihoods:
+        raise NotApplicable("this model gives no likelihood")
+    return [(likelihood, np.asarray(likelihood.nats, dtype=np.float64)) for likelihood in inputs.likelihoods]
+
+
+class BitsPerDim(Metric):
+    """-log2 P(x) / D of test images, D = C H W."""
+
+    name = "bits_per_dim"
+    unit = "bits/dim"
+    higher_is_better = False
+    summary = "negative log-likelihood of test images in bits per dimension"
+
+    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+        """One estimate for each of the model's likelihood estimators.
+
+        Raises:
+            NotApplicable: the model gives no likelihood.
+        """
+        dims = inputs.test.spec.dims
+        scale = float(bits_per_dim(torch.tensor(-1.0, dtype=torch.float64), dims))
+        return [
+            _estimate(bits_per_dim(torch.from_numpy(nats), dims).numpy(), likelihood, scale)
+            for likelihood, nats in _nats(inputs)
+        ]
+
+
+class NatsPerImage(Metric):
+    """-log P(x) of test images."""
+
+    name = "nats_per_image"
+    unit = "nats"
+    higher_is_better = False
+    summary = "negative log-likelihood of test images in nats per image"
+
+    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+        """One estimate for each of the model's likelihood estimators.
+
+        Raises:
+            NotApplicable: the model gives no likelihood.
+        """
+        return [_estimate(-nats, likelihood, 1.0) for likelihood, nats in _nats(inputs)]

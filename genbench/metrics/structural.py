@@ -1,0 +1,198 @@
+"""Structural similarity (Wang et al. 2004): `ssim` of reconstructions, `ssim_pairwise` as a figure of diversity.
+
+Gaussian window of sigma 1.5, K = (0.01, 0.03), data range 255, biased covariance, mean of the map where the whole
+window lies inside the image, mean over channels. With 11 x 11 pixels (protocol ``gaussian-11``) this is scikit-image's
+``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255)``. Images too
+small for it take the same Gaussian cut to 7 x 7 (``gaussian-7``), a protocol of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import correlate1d
+
+from genbench.errors import DataError
+from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.metrics.options import require_choice, require_count
+from genbench.metrics.statistics import blocks, mean_interval, normal_interval
+
+SIGMA = 1.5
+WINDOWS = (11, 7)
+PAIR_SEED = 2020
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+_BLOCK_VALUES = 1 << 21
+
+
+def gaussian_window(size: int) -> np.ndarray:
+    """(size,) Gaussian of sigma 1.5, normalised; size is odd."""
+    position = np.arange(size) - size // 2
+    window: np.ndarray = np.exp(-0.5 * np.square(position / SIGMA))
+    return window / window.sum()
+
+
+def ssim(x: np.ndarray, y: np.ndarray, window: int = 11) -> np.ndarray:
+    """(N,) SSIM of pairs of images (N, C, H, W) uint8, in blocks.
+
+    Raises:
+        DataError: unlike shapes, or images smaller than the window.
+    """
+    if x.shape != y.shape:
+        raise DataError(f"SSIM compares images one to one, got {x.shape} and {y.shape}.")
+    if min(x.shape[2:]) < window:
+        raise DataError(f"A window of {window} does not fit images of {x.shape[2]} x {x.shape[3]} pixels.")
+    weights = gaussian_window(window)
+    size = max(1, _BLOCK_VALUES // math.prod(x.shape[1:]))
+    return np.concatenate([_ssim_block(x[part], y[part], weights) for part in blocks(len(x), size)])
+
+
+def _ssim_block(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    mean_x, mean_y = _filter(x, weights), _filter(y, weights)
+    var_x = _filter(x * x, weights) - mean_x**2
+    var_y = _filter(y * y, weights) - mean_y**2
+    covariance = _filter(x * y, weights) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    similarity = numerator / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
+    values: np.ndarray = similarity.mean((1, 2, 3))
+    return values
+
+
+def _filter(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Separable filter over the last two axes, valid part: (N, C, H, W) to (N, C, H - w + 1, W - w + 1)."""
+    half = len(weights) // 2
+    rows = correlate1d(x, weights, axis=2)[:, :, half : x.shape[2] - half]
+    filtered: np.ndarray = correlate1d(rows, weights, axis=3)[..., half : x.shape[3] - half]
+    return filtered
+
+
+def sample_pairs(num_images: int, partners: int, seed: int = PAIR_SEED) -> np.ndarray:
+    """(P, 2) pairs of unlike indices below ``num_images``: neighbours at distances 1..partners on a shuffled circle.
+
+    Each image is in 2 * partners pairs (all pairs are taken where there are fewer); no pair occurs twice.
+    """
+    order = np.random.RandomState(seed).permutation(num_images)
+    pairs = [np.stack([order, np.roll(order, -step)], 1) for step in range(1, min(partners, (num_images - 1) // 2) + 1)]
+    if num_images % 2 == 0 and partners >= num_images // 2:
+        half = num_images // 2
+        pairs.append(np.stack([order[:half], order[half:]], 1))
+    return np.concatenate(pairs)
+
+
+def pair_mean_error(values: np.ndarray, pairs: np.ndarray, num_images: int) -> float:
+    """Standard error of the mean of values (P,) over pairs (P, 2) that share images.
+
+    Sums the covariances of pairs with an image in common (Fafchamps and Gubert 2007); never below what independent
+    pairs would have.
+    """
+    deviation = values - values.mean()
+    by_image = np.bincount(pairs.ravel(), np.repeat(deviation, 2), minlength=num_images)
+    own = float(np.square(deviation).sum())
+    return math.sqrt(max(float(np.square(by_image).sum()) - own, own)) / len(values)
+
+
+def _require_window(window: int, height: int, width: int) -> None:
+    if min(height, width) < window:
+        raise NotApplicable(
+            f"a window of {window} does not fit images of {height} x {width} pixels"
+            + ("; set the option window = 7" if min(height, width) >= min(WINDOWS) else "")
+        )
+
+
+@dataclass(frozen=True)
+class StructuralSimilarity(Metric):
+    """SSIM between test images and their reconstructions; 1 where they are equal."""
+
+    window: int = 11
+
+    name = "ssim"
+    higher_is_better = True
+    summary = "structural similarity of reconstructions to their test images"
+
+    def __post_init__(self) -> None:
+        require_choice(self.name, "window", self.window, WINDOWS)
+
+    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+        """One estimate: the mean over images.
+
+        Raises:
+            NotApplicable: the model reconstructs nothing, or the window does not fit.
+        """
+        reconstructions, originals = reconstruction_pairs(inputs)
+        _require_window(self.window, *originals.shape[2:])
+        values = ssim(reconstructions, originals, self.window)
+        return [
+            Estimate(
+                value=float(values.mean()),
+                n=len(values),
+                ci95=mean_interval(values),
+                interval="normal over images",
+                estimator="mean",
+                per_image=values,
+                conditions={"protocol": f"gaussian-{self.window}"},
+            )
+        ]
+
+
+def reconstruction_pairs(inputs: MetricInputs) -> tuple[np.ndarray, np.ndarray]:
+    """Reconstructions and the test images that they rebuild, both (M, C, H, W) uint8.
+
+    Raises:
+        NotApplicable: there are none.
+        DataError: they do not fit the test images.
+    """
+    if inputs.reconstructions is None or len(inputs.reconstructions) == 0:
+        raise NotApplicable("this model does not reconstruct images")
+    originals = inputs.test.images[: len(inputs.reconstructions)]
+    if inputs.reconstructions.shape != originals.shape or inputs.reconstructions.dtype != np.uint8:
+        raise DataError(
+            f"Reconstructions are {inputs.reconstructions.dtype} {inputs.reconstructions.shape}, expected uint8 "
+            f"{originals.shape}, one for each of the first test images."
+        )
+    return inputs.reconstructions, originals
+
+
+@dataclass(frozen=True)
+class PairwiseSimilarity(Metric):
+    """Mean SSIM between samples: high where samples resemble each other. The test split's own value is the target."""
+
+    window: int = 11
+    images: int = 1000
+    partners: int = 4
+
+    name = "ssim_pairwise"
+    summary = "mean structural similarity between samples, for comparison with the test split's own"
+
+    def __post_init__(self) -> None:
+        require_choice(self.name, "window", self.window, WINDOWS)
+        require_count(self.name, "images", self.images, least=2)
+        require_count(self.name, "partners", self.partners)
+
+    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+        """One estimate; ``extra["test_split"]`` is the same figure among test images.
+
+        Raises:
+            NotApplicable: the window does not fit.
+        """
+        _require_window(self.window, *inputs.samples.shape[2:])
+        value, error = self._measure(inputs.samples)
+        test = inputs.shared(("ssim_pairwise", self), lambda: self._measure(inputs.test.images))
+        return [
+            Estimate(
+                value=value,
+                n=len(inputs.samples),
+                ci95=normal_interval(value, error),
+                interval="normal over pairs, with the covariance of pairs that share an image",
+                estimator="mean-of-pairs",
+                extra={"test_split": test[0], "images": min(self.images, len(inputs.samples))},
+                conditions={"protocol": f"gaussian-{self.window}"},
+            )
+        ]
+
+    def _measure(self, images: np.ndarray) -> tuple[float, float]:
+        chosen = np.random.RandomState(PAIR_SEED).permutation(len(images))[: self.images]
+        pairs = sample_pairs(len(chosen), self.partners)
+        values = ssim(images[chosen[pairs[:, 0]]], images[chosen[pairs[:, 1]]], self.window)
+        return float(values.mean()), pair_mean_error(values, pairs, len(chosen))

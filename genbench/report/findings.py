@@ -1,0 +1,97 @@
+"""The findings of a run in a sentence and a few key figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genbench.record import Record
+from genbench.report.audit import audit, catches, listing
+from genbench.report.tables import CEILING, Column, column_standing, columns, interval_text, labels, value_text
+
+KEY_FIGURES = (
+    ("fid", "Lowest FID", ""),
+    ("bits_per_dim", "Fewest bits/dim", ""),
+    ("images_per_second", "Fastest sampler", "images/s"),
+)
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A figure at the top of the report."""
+
+    title: str
+    value: str
+    unit: str
+    row: str
+    note: str
+
+
+def key_figures(records: Sequence[Record]) -> list[KeyFigure]:
+    """The best model in a few metrics, with its interval and the rows that tie with it."""
+    names = labels(records)
+    figures = []
+    for metric_name, title, unit in KEY_FIGURES:
+        for column in [c for c in columns(records) if c.name == metric_name][:1]:
+            rank = column_standing(records, column)
+            for key in sorted(rank.best, key=int)[:1]:
+                metric = column.of(records[int(key)])
+                if metric is None or metric.value is None:
+                    continue
+                tied = [names[int(other)] for other in sorted(rank.tied | rank.best - {key}, key=int)]
+                note = f"tied with {listing(tied)}" if tied else interval_text(metric)
+                figures.append(KeyFigure(title, value_text(metric), unit, names[int(key)], note))
+    return figures
+
+
+def sentence(records: Sequence[Record]) -> str:
+    """One sentence: who leads in FID and in bits/dim, what was memorised, what the audit missed, what failed."""
+    parts = [*_leaders(records), *_memorised(records)]
+    audited = audit(records)
+    if audited is not None:
+        parts.append(
+            f"in the audit {listing(audited.missed)}"
+            if audited.missed
+            else "every control was caught by the metrics that had to catch it"
+        )
+    failed = [label for record, label in zip(records, labels(records)) if record.status == "failed"]
+    if failed:
+        parts.append(f"{listing(failed)} failed")
+    models = sum(not record.control for record in records)
+    return f"Among {models} models, {'; '.join(parts)}." if parts else "Nothing was measured."
+
+
+def _leaders(records: Sequence[Record]) -> list[str]:
+    names = labels(records)
+    parts = []
+    for name, words in (("fid", "the lowest {}"), ("bits_per_dim", "the fewest {}")):
+        for column in [c for c in columns(records) if c.name == name][:1]:
+            rank = column_standing(records, column)
+            best = sorted(rank.best, key=int)
+            metric = column.of(records[int(best[0])]) if best else None
+            if metric is None or metric.value is None:
+                continue
+            what = words.format(column.label if name == "fid" else "bits/dim")
+            part = f"{names[int(best[0])]} has {what} ({value_text(metric)}{_ceiling(records, column)})"
+            others = [names[int(key)] for key in (*best[1:], *sorted(rank.tied, key=int))]
+            parts.append(part + (f", tied with {listing(others)}" if others else ""))
+    return parts
+
+
+def _ceiling(records: Sequence[Record], column: Column) -> str:
+    for record in records:
+        metric = column.of(record) if record.control and record.model == CEILING and record.status == "ok" else None
+        if metric is not None and metric.value is not None:
+            return f"; the test split itself has {value_text(metric)}"
+    return ""
+
+
+def _memorised(records: Sequence[Record]) -> list[str]:
+    measured = [(r, m) for r in records if not r.control and (m := r.find("memorised_share")) and m.value is not None]
+    if not measured:
+        return []
+    ceiling = next((r.find("memorised_share") for r in records if r.control and r.model == CEILING), None)
+    flagged = [record.row for record, metric in measured if catches(metric, ceiling)]
+    if not flagged:
+        return ["no model seems to memorise"]
+    return [f"{listing(flagged)} {'shows' if len(flagged) == 1 else 'show'} signs of memorised training images"]

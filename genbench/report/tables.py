@@ -1,0 +1,353 @@
+"""The comparative table: as data for the report, as a pandas frame, as CSV and Markdown, and for the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from genbench.files import write_text
+from genbench.record import MetricResult, Record
+from genbench.report.load import read_run
+from genbench.report.names import (
+    GROUPS,
+    ORDER,
+    Group,
+    arrow,
+    direction,
+    display,
+    format_measured,
+    format_value,
+    mark,
+    metric_name,
+)
+from genbench.report.ranking import Standing, exceeds_expected, expected_share, standing
+
+MAIN_COLUMNS = (
+    "fid",
+    "kid",
+    "inception_score",
+    "precision",
+    "recall",
+    "bits_per_dim",
+    "ssim",
+    "memorised_share",
+    "images_per_second",
+    "parameters",
+    "training_seconds",
+)
+UNRANKED = "memorised_share"
+"""Held against its expected value; a lower one is not better."""
+DASH = "–"
+CEILING = "test_split"
+"""The control that is as good as samples can be."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric with one extractor. Of several estimators a row shows the first, which is the one to quote."""
+
+    name: str
+    extractor: str | None
+    higher_is_better: bool | None
+
+    @property
+    def label(self) -> str:
+        return metric_name(self.name).label
+
+    @property
+    def title(self) -> str:
+        return display(self.name, self.extractor)
+
+    @property
+    def arrow(self) -> str:
+        return arrow(self.higher_is_better)
+
+    @property
+    def direction(self) -> str:
+        return direction(self.higher_is_better)
+
+    @property
+    def group(self) -> Group:
+        return metric_name(self.name).group
+
+    @property
+    def meaning(self) -> str:
+        return metric_name(self.name).meaning
+
+    def of(self, record: Record) -> MetricResult | None:
+        """This column's result in a record: the first that has a value, else the first."""
+        found = [m for m in record.metrics if (m.name, m.extractor) == (self.name, self.extractor)]
+        return next((m for m in found if m.status == "ok"), found[0] if found else None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value as shown. state: ok, dash (not applicable or absent) or failed; sort: the number, as text.
+
+    flagged: a memorised share above what is expected of honest samples.
+    """
+
+    state: str
+    text: str
+    interval: str = ""
+    note: str = ""
+    title: str = ""
+    sort: str = ""
+    best: bool = False
+    tied: bool = False
+    outside: bool = False
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One record as shown; a failed one has a reason and no cells."""
+
+    label: str
+    record: Record
+    cells: list[Cell] = field(default_factory=list)
+
+    @property
+    def reason(self) -> str | None:
+        return self.record.reason if self.record.status == "failed" else None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The comparative table: columns in order of the metrics' groups, models apart from controls."""
+
+    columns: list[Column]
+    models: list[TableRow]
+    controls: list[TableRow]
+
+    @property
+    def sections(self) -> list[tuple[str, list[TableRow]]]:
+        named = [("Models", self.models), ("Controls", self.controls)]
+        return [(name, rows) for name, rows in named if rows]
+
+    @property
+    def column_groups(self) -> list[tuple[str, int]]:
+        """Heading and number of columns of each group, in order."""
+        counts = {group: sum(column.group == group for column in self.columns) for group in GROUPS}
+        return [(GROUPS[group], count) for group, count in counts.items() if count]
+
+
+def labels(records: Sequence[Record]) -> list[str]:
+    """Names of rows: ``model@variant``, with the seed where a run has several."""
+    several = len({record.seed for record in records}) > 1
+    return [f"{record.row} (seed {record.seed})" if several else record.row for record in records]
+
+
+def columns(records: Sequence[Record]) -> list[Column]:
+    """Every (metric, extractor) of the records, by group and then in the order of `names.METRICS`."""
+    found: dict[tuple[str, str | None], Column] = {}
+    for record in records:
+        for metric in record.metrics:
+            key = (metric.name, metric.extractor)
+            if key not in found or found[key].higher_is_better is None:
+                found[key] = Column(metric.name, metric.extractor, metric.higher_is_better)
+    groups = list(GROUPS)
+    return sorted(
+        found.values(), key=lambda c: (groups.index(metric_name(c.name).group), ORDER.get(c.name, len(ORDER)))
+    )
+
+
+def column_standing(records: Sequence[Record], column: Column) -> Standing:
+    """Standing of the models (not the controls) in a column, by position in ``records``."""
+    metrics: dict[str, MetricResult] = {}
+    if column.name == UNRANKED:
+        return Standing()
+    for position, record in enumerate(records):
+        metric = column.of(record)
+        if metric is not None and not record.control and record.status == "ok":
+            metrics[str(position)] = metric
+    return standing(metrics)
+
+
+def compare(records: Sequence[Record]) -> Comparison:
+    """The comparative table of ``records``."""
+    shown = columns(records)
+    standings = [column_standing(records, column) for column in shown]
+    models: list[TableRow] = []
+    controls: list[TableRow] = []
+    for position, (record, label) in enumerate(zip(records, labels(records), strict=True)):
+        row = TableRow(label, record)
+        if record.status == "ok":
+            row.cells.extend(_cell(column.of(record), s, str(position)) for column, s in zip(shown, standings))
+        (controls if record.control else models).append(row)
+    return Comparison(shown, models, controls)
+
+
+def value_text(metric: MetricResult) -> str:
+    """``"≤ 2.141"``: the value as shown, with the mark of its kind; a dash where there is none."""
+    if metric.value is None:
+        return DASH
+    return f"{mark(metric.name, metric.kind)} {format_measured(metric.name, metric.value, metric.ci95)[0]}".strip()
+
+
+def interval_text(metric: MetricResult) -> str:
+    """``"[7.2, 11.0]"``, or nothing where the metric has no interval."""
+    return "" if metric.value is None else format_measured(metric.name, metric.value, metric.ci95)[1]
+
+
+def _cell(metric: MetricResult | None, rank: Standing, key: str) -> Cell:
+    if metric is None:
+        return Cell("dash", DASH, title="not measured")
+    if metric.value is None:
+        state = "failed" if metric.status == "failed" else "dash"
+        return Cell(state, "failed" if state == "failed" else DASH, title=metric.reason or "")
+    expected = expected_share(metric) if metric.name == UNRANKED else None
+    note = metric.estimator if metric_name(metric.name).group == "likelihood" else ""
+    return Cell(
+        "ok",
+        value_text(metric),
+        interval=interval_text(metric),
+        note=note if expected is None else f"expected {format_value(metric.name, expected)}",
+        title=_passport(metric),
+        sort=repr(metric.value),
+        best=key in rank.best,
+        tied=key in rank.tied,
+        outside=key in rank.outside,
+        flagged=expected is not None and bool(exceeds_expected(metric)),
+    )
+
+
+def _passport(metric: MetricResult) -> str:
+    parts = [f"{metric.value:.6g}" + (f" {metric.unit}" if metric.unit else "")]
+    if metric.ci95 is not None:
+        parts.append(f"95 % interval {metric.ci95[0]:.6g} to {metric.ci95[1]:.6g}")
+    parts.append(f"{metric.kind.replace('_', ' ')}" + (f", {metric.estimator}" if metric.estimator else ""))
+    if metric.n is not None:
+        parts.append(f"n = {metric.n}")
+    return "; ".join(parts)
+
+
+def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """One row a record: identity, then for each metric its value and ``*_ci95_low`` and ``*_ci95_high``.
+
+    A metric with several extractors or estimators has its further ones in columns ``name[extractor]`` or
+    ``name[estimator]``; likelihoods also have ``*_kind`` and ``*_estimator``. What has no value is missing.
+    """
+    extractors = {c.name: [d.extractor for d in columns(records) if d.name == c.name] for c in columns(records)}
+    table = []
+    for record in records:
+        values: dict[str, object] = {
+            "row": record.row,
+            "model": record.model,
+            "variant": record.variant,
+            "seed": record.seed,
+            "family": record.family,
+            "control": record.control,
+            "status": record.status,
+            "reason": record.reason,
+        }
+        for metric in record.metrics:
+            name = metric.name
+            if len(extractors[name]) > 1 and metric.extractor != extractors[name][0]:
+                name = f"{name}[{metric.extractor}]"
+            if name in values:
+                name = f"{name}[{metric.estimator}]"
+            values[name] = metric.value
+            if metric.ci95 is not None:
+                values[f"{name}_ci95_low"], values[f"{name}_ci95_high"] = metric.ci95
+            if metric_name(metric.name).group == "likelihood":
+                values[f"{name}_kind"], values[f"{name}_estimator"] = metric.kind, metric.estimator
+        table.append(values)
+    return pd.DataFrame(table)
+
+
+def write_summary(run_dir: Path) -> tuple[Path, Path]:
+    """Write ``summary.csv`` (every metric) and ``summary.md`` (the main ones) of a run; returns their paths.
+
+    Raises:
+        UsageError: ``run_dir`` is not the folder of a run.
+    """
+    run_dir = Path(run_dir)
+    records = read_run(run_dir).records
+    csv, markdown = run_dir / "summary.csv", run_dir / "summary.md"
+    write_text(csv, summary_frame(records).to_csv(index=False))
+    write_text(markdown, summary_markdown(records))
+    return csv, markdown
+
+
+def main_columns(comparison: Comparison) -> list[int]:
+    """Positions of the main columns that the records have, in the order of `MAIN_COLUMNS`."""
+    return [i for name in MAIN_COLUMNS for i, column in enumerate(comparison.columns) if column.name == name]
+
+
+def summary_markdown(records: Sequence[Record]) -> str:
+    """The main columns as Markdown: best model in bold, ties with it marked ≈, intervals in brackets."""
+    comparison = compare(records)
+    chosen = main_columns(comparison)
+    heads = ["row", *(f"{comparison.columns[i].title} {comparison.columns[i].arrow}".strip() for i in chosen)]
+    lines = [_markdown_line(heads), "|" + " --- |" + " ---: |" * len(chosen)]
+    for section, rows in comparison.sections:
+        for row in rows:
+            name = row.label if section == "Models" else f"{row.label} (control)"
+            if row.reason is not None:
+                cells = [f"failed: {row.reason}", *[""] * (len(chosen) - 1)] if chosen else []
+                lines.append(_markdown_line([name, *cells]))
+                continue
+            lines.append(_markdown_line([name, *(_markdown_cell(row.cells[i]) for i in chosen)], raw_from=1))
+    legend = (
+        "Brackets hold 95 % intervals; bold: best model; ≈: cannot be told from the best; ≤ and ≥: bounds; "
+        "~: estimated likelihood; ‡: measured in another way, not ranked."
+    )
+    return "\n".join([*lines, "", legend, ""])
+
+
+def _markdown_cell(cell: Cell) -> str:
+    body = f"**{_markdown_text(cell.text)}**" if cell.best else _markdown_text(cell.text)
+    tail = " ".join(part for part in (cell.interval, cell.note) if part)
+    suffix = (" ≈" if cell.tied else "") + (" ‡" if cell.outside else "")
+    return f"{body}{suffix} {_markdown_text(tail)}".strip()
+
+
+def _markdown_line(cells: Sequence[str], raw_from: int | None = None) -> str:
+    escaped = [c if raw_from is not None and i >= raw_from else _markdown_text(c) for i, c in enumerate(cells)]
+    return "| " + " | ".join(escaped) + " |"
+
+
+def _markdown_text(text: str) -> str:
+    flat = " ".join(text.split())
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def terminal_table(records: Sequence[Record]) -> Table:
+    """The main columns for a terminal: models, then controls; best model in bold, failed rows with their reason."""
+    comparison = compare(records)
+    chosen = main_columns(comparison)
+    caption = Text("bold: best model · ≈ tied with it · ≤ ≥ bounds · ~ estimates")
+    for row in (*comparison.models, *comparison.controls):
+        if row.reason is not None:
+            caption.append(f"\n{row.label} failed: {_short(row.reason)}", style="red")
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column(Text("row"), no_wrap=True)
+    for i in chosen:
+        column = comparison.columns[i]
+        table.add_column(Text(f"{column.label} {column.arrow}".strip()), justify="right")
+    for _, rows in comparison.sections:
+        for row in rows:
+            name = Text(row.label, style="dim" if row.record.control else "")
+            if row.reason is not None:
+                table.add_row(name, *([Text("failed", style="red")] if chosen else []))
+                continue
+            table.add_row(name, *(_terminal_cell(row.cells[i], row.record.control) for i in chosen))
+        table.add_section()
+    return table
+
+
+def _terminal_cell(cell: Cell, control: bool) -> Text:
+    text = cell.text + (" ≈" if cell.tied else "") + (" ‡" if cell.outside else "")
+    return Text(text, style="bold" if cell.best else "red" if cell.state == "failed" else "dim" if control else "")
+
+
+def _short(reason: str, limit: int = 100) -> str:
+    line = reason.strip().splitlines()[0] if reason.strip() else reason
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,111 @@
+"""Pictures for the report beside plain samples: reconstructions, interpolations, nearest training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.api import Encodes, GenerativeModel, HasLatent, Reconstructs
+from genbench.data.base import ImageDataset, Splits
+from genbench.noise import NoiseSource
+from genbench.sample import check_images
+
+RECONSTRUCTIONS = 1000
+"""Test images reconstructed at most; SSIM and PSNR are means over them."""
+REAL = 64
+PATHS, PATH_STEPS = 4, 9
+NEIGHBOURS = 16
+BATCH = 250
+
+
+def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Spherical interpolation of standard normal latents (White 2016): norms stay typical along the path.
+
+    a, b: (P, ...). t: (S,) in [0, 1]. Returns (P, S, ...).
+    """
+    shape = a.shape
+    a, b = a.flatten(1), b.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(a, b, dim=1).clamp(-1.0, 1.0)
+    angle = torch.arccos(cosine)[:, None, None]
+    t = t[None, :, None].to(a)
+    weight_a, weight_b = torch.sin((1 - t) * angle), torch.sin(t * angle)
+    small = angle.abs() < 1e-4
+    weight_a, weight_b = torch.where(small, 1 - t, weight_a), torch.where(small, t, weight_b)
+    scale = torch.where(small, torch.ones_like(angle), torch.sin(angle))
+    path = (weight_a * a[:, None] + weight_b * b[:, None]) / scale  # (P, S, d)
+    return path.reshape(shape[0], -1, *shape[1:])
+
+
+def nearest_training(samples: np.ndarray, train: np.ndarray, block: int = 4096) -> np.ndarray:
+    """Index of the nearest training image (L2 over pixels) of each sample; both (., C, H, W) uint8. Returns (N,)."""
+    queries = samples.reshape(len(samples), -1).astype(np.float64)
+    best = np.full(len(samples), np.inf)
+    found = np.zeros(len(samples), dtype=np.int64)
+    for start in range(0, len(train), block):
+        piece = train[start : start + block].reshape(-1, queries.shape[1]).astype(np.float64)
+        distance = (queries**2).sum(1)[:, None] - 2.0 * queries @ piece.T + (piece**2).sum(1)[None]
+        nearest = distance.argmin(1)
+        value = distance[np.arange(len(samples)), nearest]
+        closer = value < best
+        best[closer], found[closer] = value[closer], nearest[closer] + start
+    return found
+
+
+def _nhwc(images: np.ndarray | Tensor) -> np.ndarray:
+    array = images.cpu().numpy() if isinstance(images, Tensor) else images
+    return np.ascontiguousarray(np.moveaxis(array, -3, -1))
+
+
+@torch.no_grad()
+def make_gallery(
+    model: GenerativeModel,
+    splits: Splits,
+    samples: np.ndarray,
+    seed: int,
+    step: Callable[[int, int], None],
+    *,
+    of_model: bool = True,
+) -> dict[str, np.ndarray]:
+    """Arrays for the report, uint8 with channels last.
+
+    ``nearest_samples`` and ``nearest`` (M, H, W, C) always; with ``of_model`` also ``real`` (first test images),
+    ``reconstructions`` of the first test images and ``interpolations`` (P, S, H, W, C), where the model can.
+    """
+    shown = samples[:NEIGHBOURS]
+    neighbours = splits.train.images[nearest_training(shown, splits.train.images)]
+    arrays = {"nearest_samples": _nhwc(shown), "nearest": _nhwc(neighbours)}
+    if of_model:
+        arrays["real"] = _nhwc(splits.test.images[:REAL])
+        if isinstance(model, Reconstructs):
+            arrays["reconstructions"] = _reconstructions(model, splits.test, seed, step)
+        if isinstance(model, HasLatent):
+            arrays["interpolations"] = _interpolations(model, splits.test, seed)
+    return arrays
+
+
+def _reconstructions(
+    model: Reconstructs, test: ImageDataset, seed: int, step: Callable[[int, int], None]
+) -> np.ndarray:
+    assert isinstance(model, GenerativeModel)
+    count, pieces = min(len(test), RECONSTRUCTIONS), []
+    for start in range(0, count, BATCH):
+        batch = test.batch(np.arange(start, min(start + BATCH, count))).to(model.device)
+        images = model.reconstruct(batch, NoiseSource(seed, batch.index, stream="reconstruct"))
+        pieces.append(_nhwc(check_images(images, len(batch), test.spec, "reconstruct()")))
+        step(min(start + BATCH, count), count)
+    return np.concatenate(pieces)
+
+
+def _interpolations(model: HasLatent, test: ImageDataset, seed: int) -> np.ndarray:
+    assert isinstance(model, GenerativeModel)
+    if isinstance(model, Encodes):
+        ends = model.encode(test.batch(np.arange(2 * PATHS) % len(test)).to(model.device))
+    else:
+        index = torch.arange(2 * PATHS, device=model.device)
+        ends = NoiseSource(seed, index, stream="interpolate").normal(tuple(model.latent_shape))
+    path = slerp(ends[0::2], ends[1::2], torch.linspace(0.0, 1.0, PATH_STEPS, device=ends.device))
+    images = check_images(model.decode(path.flatten(0, 1)), PATHS * PATH_STEPS, test.spec, "decode()")
+    return _nhwc(images.reshape(PATHS, PATH_STEPS, *test.spec.shape))

@@ -1,0 +1,76 @@
+"""A worker process: runs one job of one cell and talks to the run over a pipe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from typing import Any, Literal
+
+from genbench.errors import GenbenchError, Interrupted
+from genbench.run.plan import RowPlan
+from genbench.run.stages import Monitor, Task
+
+JobKind = Literal["make", "time", "score", "rescore", "features"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One piece of work. ``alone`` means that nothing else may run meanwhile."""
+
+    kind: JobKind
+    task: Task
+    row: RowPlan | None = None
+
+    @property
+    def alone(self) -> bool:
+        return self.kind == "time"
+
+    @property
+    def name(self) -> str:
+        return self.row.name if self.row is not None else self.task.cell.model
+
+
+def run_job(job: Job, monitor: Monitor) -> dict[str, float]:
+    """Do the job; returns the seconds spent by stage."""
+    from genbench.run import scoring, stages
+
+    if job.kind == "make":
+        return stages.make(job.task, monitor)
+    if job.kind == "features":
+        return scoring.reference_features(job.task, monitor)
+    assert job.row is not None, f"a '{job.kind}' job is about a row"
+    if job.kind == "time":
+        return stages.time_row(job.task, job.row, monitor)
+    return scoring.score_row(job.task, job.row, monitor, again=job.kind == "rescore")
+
+
+def worker_main(job: Job, pipe: Any) -> None:
+    """Entry point of the process. Sends ("progress", stage, done, total), then ("done", seconds) or ("failed", ...)."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(job.task.suite.threads)
+    monitor = Monitor(lambda *message: pipe.send(("progress", *message)), stop.is_set)
+    try:
+        pipe.send(("done", run_job(job, monitor)))
+    except Interrupted as error:
+        pipe.send(("interrupted", str(error)))
+    except GenbenchError as error:
+        pipe.send(("failed", str(error), ""))
+    except Exception as error:
+        pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _exit_with_parent() -> None:
+    """A killed run leaves no worker behind to write into its folder."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

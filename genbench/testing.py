@@ -1,0 +1,285 @@
+"""The contract suite: what every model must satisfy, for reference models and plug-ins alike.
+
+    from genbench.testing import check_model
+
+    def test_my_model():
+        check_model(MyModel)
+
+Each check is also a function of its own; `CHECKS` lists them in order.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genbench.api import (
+    Batch,
+    Encodes,
+    Fittable,
+    GenerativeModel,
+    HasLatent,
+    HasLikelihood,
+    ImageSpec,
+    Reconstructs,
+    Trainable,
+)
+from genbench.checkpoint import load_checkpoint, save_checkpoint
+from genbench.data.base import ImageDataset, Splits
+from genbench.errors import Interrupted
+from genbench.images import from_levels
+from genbench.noise import NoiseSource
+from genbench.recipe import TrainRecipe, build_config, load_recipe, sampler_options
+from genbench.record import Training
+from genbench.sample import check_images, draw_samples
+from genbench.train import Trainer, build_model, seeded
+
+DIFFERING_SHARE = 0.001
+"""Share of pixels that may differ, by one level, between batch sizes (float rounding)."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under check: its class, config, and a small dataset that fits its recipe."""
+
+    model_class: type[GenerativeModel]
+    reference: str
+    config: dict[str, Any]
+    recipe: TrainRecipe
+    sample: dict[str, Any]
+    splits: Splits
+    steps: int
+    num_samples: int
+
+    def build(self, seed: int = 0) -> GenerativeModel:
+        """A model with initial weights."""
+        config = build_config(self.model_class, self.config)
+        return build_model(self.model_class, config, self.splits.spec, seed)
+
+    def trained(self, state_dir: Path | None = None, stop_at: int | None = None) -> tuple[GenerativeModel, Training]:
+        """A model after a few steps (or its fit); `Interrupted` after ``stop_at`` steps where given."""
+        model = self.build()
+        if not isinstance(model, Trainable):
+            with seeded(0, torch.device("cpu")) as rng:
+                if isinstance(model, Fittable):
+                    model.fit(self.splits.training_data(), rng)
+                else:
+                    model.fit_splits(self.splits, rng)  # type: ignore[operator]
+            return model.eval(), Training()
+        trainer = Trainer(
+            model,
+            self.splits.training_data(),
+            self.recipe,
+            seed=0,
+            device=torch.device("cpu"),
+            steps=self.steps,
+            state_dir=state_dir,
+            should_stop=lambda: stop_at is not None and trainer.progress.step >= stop_at,
+        )
+        return model, trainer.run()
+
+    def draw(self, model: GenerativeModel, batch_size: int, seed: int = 0) -> np.ndarray:
+        """Samples with the recipe's sampler options."""
+        return draw_samples(model, self.num_samples, seed, batch_size, sampler_options(self.model_class, self.sample))
+
+
+def random_splits(spec: ImageSpec, sizes: tuple[int, int, int] = (64, 24, 24), seed: int = 0) -> Splits:
+    """Random images with structure (a bright square on a noisy ground), on the levels of ``spec``, with labels."""
+    rng = np.random.default_rng(seed)
+
+    def split(name: Any, count: int) -> ImageDataset:
+        levels = rng.integers(0, max(2, spec.levels // 4), (count, *spec.shape))
+        top, left = rng.integers(0, spec.height // 2, count), rng.integers(0, spec.width // 2, count)
+        for i in range(count):
+            levels[i, :, top[i] : top[i] + spec.height // 2, left[i] : left[i] + spec.width // 2] = spec.levels - 1
+        images = from_levels(torch.from_numpy(levels), spec.levels).numpy()
+        labels = rng.integers(0, max(1, spec.num_classes), count)
+        return ImageDataset("random", name, images, labels, spec)
+
+    return Splits("random", split("train", sizes[0]), split("validation", sizes[1]), split("test", sizes[2]))
+
+
+def subject_for(
+    model_class: type[GenerativeModel],
+    *,
+    reference: str = "",
+    suite: str = "digits",
+    splits: Splits | None = None,
+    steps: int = 6,
+    num_samples: int = 14,
+) -> Subject:
+    """A subject from a model's own recipe for ``suite``, on small random data of 8 x 8, 17 levels by default."""
+    recipe = load_recipe(model_class, suite)
+    spec = ImageSpec(1, 8, 8, 17, tuple(str(k) for k in range(10)))
+    train = recipe.train.model_copy(
+        update={"batch_size": min(16, recipe.train.batch_size), "validate_every": 2, "checkpoint_every": 1_000_000}
+    )
+    return Subject(
+        model_class, reference, recipe.config, train, recipe.sample, splits or random_splits(spec), steps, num_samples
+    )
+
+
+def check_model(model_class: type[GenerativeModel], **settings: Any) -> None:
+    """Run every check of the contract on a model class; settings as in `subject_for`.
+
+    Raises:
+        AssertionError: a check failed; the message says which and how.
+    """
+    subject = subject_for(model_class, **settings)
+    for check in CHECKS:
+        check(subject)
+
+
+def check_capabilities(subject: Subject) -> None:
+    """It can learn, and its declared networks are submodules."""
+    model = subject.build()
+    learns = isinstance(model, Trainable | Fittable) or hasattr(model, "fit_splits")
+    assert learns, f"{subject.model_class.__name__} implements neither update() nor fit()"
+    assert set(model.averaged) <= set(model.networks), "averaged names must be among networks"
+    for name in model.networks:
+        model.get_submodule(name)
+
+
+def check_sampling(subject: Subject) -> None:
+    """Samples have the right type and shape, depend on (seed, i) alone, and differ between seeds."""
+    model, _ = subject.trained()
+    seven, all_at_once = subject.draw(model, 7), subject.draw(model, subject.num_samples)
+    _assert_equal_images(seven, all_at_once, subject.splits.spec.levels, "batch sizes 7 and all at once")
+    assert np.array_equal(seven, subject.draw(model, 7)), "the same request gave other samples"
+    other = subject.draw(model, 7, seed=1)
+    assert not np.array_equal(seven, other), "another seed gave the same samples"
+
+
+def check_global_generators(subject: Subject) -> None:
+    """Building, training and sampling leave torch's and numpy's global generators as they were."""
+    torch_state, numpy_state = torch.get_rng_state(), _numpy_state()
+    model, _ = subject.trained()
+    subject.draw(model, 7)
+    assert torch.equal(torch_state, torch.get_rng_state()), "torch's global generator was used"
+    assert np.array_equal(numpy_state, np.random.get_state(legacy=False)["state"]["key"]), (
+        "numpy's global generator was used"
+    )
+
+
+def check_resume(subject: Subject) -> None:
+    """A training stopped halfway and resumed ends with the weights of an uninterrupted one."""
+    if not isinstance(subject.build(), Trainable):
+        return
+    whole, summary = subject.trained()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            subject.trained(Path(folder), stop_at=subject.steps // 2)
+        except Interrupted:
+            pass
+        else:
+            raise AssertionError("the training did not stop when asked")
+        resumed, again = subject.trained(Path(folder))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), f"'{name}' differs after a resumed training"
+    assert summary.curves == again.curves, "training curves differ after a resumed training"
+
+
+def check_checkpoint(subject: Subject) -> None:
+    """A saved and loaded model gives the same samples."""
+    model, _ = subject.trained()
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = {"model": subject.reference, "suite": "", "seed": 0, "key": "", "genbench_version": ""}
+        spec = subject.splits.spec
+        save_checkpoint(Path(folder), model, {**manifest, "config": subject.config, "spec": vars(spec)})
+        loaded, _ = load_checkpoint(Path(folder), model_class=subject.model_class)
+    assert np.array_equal(subject.draw(model, 7), subject.draw(loaded, 7)), "a loaded checkpoint samples differently"
+
+
+def check_likelihood(subject: Subject) -> None:
+    """Likelihoods are finite, below zero nats, independent of the batch, and named."""
+    model, _ = subject.trained()
+    if not isinstance(model, HasLikelihood):
+        return
+    batch = _test_batch(subject, 10)
+    for estimator in model.likelihood_estimators():
+        whole = _nats(model, batch, estimator)
+        assert whole.shape == (len(batch),), f"{estimator}: nats have shape {tuple(whole.shape)}"
+        assert torch.isfinite(whole).all(), f"{estimator}: not finite"
+        assert (whole < 1e-6).all(), f"{estimator}: a discrete image has log P above zero"
+        parts = torch.cat([_nats(model, _slice(batch, s), estimator) for s in (slice(0, 3), slice(3, 10))])
+        assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-3), f"{estimator}: depends on the batch"
+
+
+def check_reconstruction(subject: Subject) -> None:
+    """Reconstructions are images, independent of the batch."""
+    model, _ = subject.trained()
+    if not isinstance(model, Reconstructs):
+        return
+    batch = _test_batch(subject, 10)
+
+    def rebuild(piece: Batch) -> Tensor:
+        with torch.no_grad():
+            images = model.reconstruct(piece, NoiseSource(0, piece.index, "reconstruct"))
+        return check_images(images, len(piece), subject.splits.spec, "reconstruct()")
+
+    parts = torch.cat([rebuild(_slice(batch, s)) for s in (slice(0, 3), slice(3, 10))])
+    _assert_equal_images(rebuild(batch).numpy(), parts.numpy(), subject.splits.spec.levels, "reconstruction batches")
+
+
+def check_latents(subject: Subject) -> None:
+    """Latents have the declared shape and decode to images."""
+    model, _ = subject.trained()
+    if not isinstance(model, HasLatent):
+        return
+    spec = subject.splits.spec
+    shape = tuple(model.latent_shape)
+    with torch.no_grad():
+        z = NoiseSource(0, torch.arange(5)).normal(shape)
+        check_images(model.decode(z), 5, spec, "decode()")
+        if isinstance(model, Encodes):
+            z = model.encode(_test_batch(subject, 5))
+            assert tuple(z.shape) == (5, *shape), f"encode() gave {tuple(z.shape)}, latent_shape is {shape}"
+            check_images(model.decode(z), 5, spec, "decode()")
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    check_capabilities,
+    check_sampling,
+    check_global_generators,
+    check_resume,
+    check_checkpoint,
+    check_likelihood,
+    check_reconstruction,
+    check_latents,
+)
+
+
+def _numpy_state() -> tuple[bytes, int]:
+    state = np.random.get_state(legacy=False)["state"]
+    return state["key"].tobytes(), int(state["pos"])
+
+
+def _test_batch(subject: Subject, count: int) -> Batch:
+    return subject.splits.test.batch(np.arange(count))
+
+
+def _slice(batch: Batch, piece: slice) -> Batch:
+    labels = None if batch.labels is None else batch.labels[piece]
+    return Batch(images=batch.images[piece], index=batch.index[piece], labels=labels)
+
+
+@torch.no_grad()
+def _nats(model: Any, batch: Batch, estimator: str) -> Tensor:
+    nats: Tensor = model.log_likelihood(batch, NoiseSource(0, batch.index, "likelihood"), estimator).nats
+    return nats
+
+
+def _assert_equal_images(a: np.ndarray, b: np.ndarray, levels: int, what: str) -> None:
+    difference = np.abs(a.astype(int) - b.astype(int))
+    step = -(-255 // (levels - 1))
+    share = float((difference > 0).mean())
+    assert share <= DIFFERING_SHARE and difference.max() <= step, (
+        f"{what}: {share:.2%} of pixels differ, by up to {difference.max()} (allowed: {DIFFERING_SHARE:.1%}, one level)"
+    )
