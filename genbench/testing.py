@@ -153,8 +153,8 @@ def check_sampling(subject: Subject) -> None:
     seven, all_at_once = subject.draw(model, 7), subject.draw(model, subject.num_samples)
     _assert_equal_images(seven, all_at_once, subject.splits.spec.levels, "batch sizes 7 and all at once")
     assert np.array_equal(seven, subject.draw(model, 7)), "the same request gave other samples"
-    other = subject.draw(model, 7, seed=1)
-    assert not np.array_equal(seven, other), "another seed gave the same samples"
+    if not getattr(model, "control", False):  # a control may replay stored images in one order
+        assert not np.array_equal(seven, subject.draw(model, 7, seed=1)), "another seed gave the same samples"
 
 
 def check_global_generators(subject: Subject) -> None:
@@ -163,9 +163,7 @@ def check_global_generators(subject: Subject) -> None:
     model, _ = subject.trained()
     subject.draw(model, 7)
     assert torch.equal(torch_state, torch.get_rng_state()), "torch's global generator was used"
-    assert np.array_equal(numpy_state, np.random.get_state(legacy=False)["state"]["key"]), (
-        "numpy's global generator was used"
-    )
+    assert numpy_state == _numpy_state(), "numpy's global generator was used"
 
 
 def check_resume(subject: Subject) -> None:

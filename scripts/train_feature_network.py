@@ -55,7 +55,7 @@ class Settings:
 SETTINGS = {
     "digits": Settings((32, 64), 50, 32, 4e-3, rotation=10, shift=1, scale=0.1, shear=0.1, noise=0.1),
     "mnist": Settings((16, 32, 128), 4, 128, 5e-3, rotation=10, shift=2, scale=0.1, shear=0.1, noise=0.05),
-    "cifar10": Settings((16, 32, 128), 6, 128, 6e-3, shift=3, flip=True),
+    "cifar10": Settings((16, 32, 128), 7, 128, 6e-3, shift=3, flip=True),
 }
 
 
@@ -161,7 +161,8 @@ def main() -> None:
     weights = arguments.out / f"{name}.safetensors"
     with atomic_path(weights) as temporary:
         save_file(network.state_dict(), temporary)
-    spec = f" --dataset-spec {splits.name}" if arguments.dataset_spec else ""
+    given = arguments.dataset_spec
+    spec = f" --dataset-spec {given.partition(':')[0]}:{splits.name}" if given else ""
     manifest = Manifest(
         name=name,
         sha256=hash_file(weights),

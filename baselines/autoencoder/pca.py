@@ -46,19 +46,20 @@ class PCAConfig(ModelConfig):
     """q, the number of components, below D; "auto" takes the best by validation likelihood."""
 
 
-def covariance(levels: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
+def covariance(images: Tensor, num_levels: int) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance S (D, D), divided by N, of the dequantised y = (k + u) / K; float64.
 
-    Moments of (N, D) integer levels are summed exactly; dequantisation adds 1 / (2 K) and I / (12 K^2) to them.
+    Moments of the levels of (N, C, H, W) uint8 images are summed exactly; dequantisation then adds 1 / (2 K) to the
+    mean and I / (12 K^2) to the covariance.
     """
-    dims = levels.shape[1]
+    dims = images[0].numel()
     first, second = torch.zeros(dims, dtype=torch.float64), torch.zeros(dims, dims, dtype=torch.float64)
-    for piece in torch.split(levels, CHUNK):
-        k = piece.double()
+    for piece in torch.split(images, CHUNK):
+        k = to_levels(piece, num_levels).flatten(1).double()  # (B, D)
         first += k.sum(0)
         second += k.T @ k
-    mean = first / len(levels)
-    S = (second / len(levels) - torch.outer(mean, mean)) / num_levels**2
+    mean = first / len(images)
+    S = (second / len(images) - torch.outer(mean, mean)) / num_levels**2
     S.diagonal().add_(1.0 / (12 * num_levels**2))
     return (mean + 0.5) / num_levels, S
 
@@ -112,12 +113,13 @@ class PCA(GenerativeModel):
         """Maximum likelihood on the training split; the validation split chooses q where the config says "auto"."""
         del rng
         K = self.spec.levels
-        mu, S = covariance(to_levels(data.train.images, K).flatten(1), K)
+        mu, S = covariance(data.train.images, K)
         ascending, vectors = torch.linalg.eigh(S)
         eigenvalues, U = ascending.flip(0).clamp(min=1.0 / (12 * K**2)), vectors.flip(1)
         moments = torch.zeros_like(eigenvalues)
-        for piece in torch.split(to_levels(data.validation.images, K).flatten(1), CHUNK):
-            moments += ((((piece.double() + 0.5) / K - mu) @ U) ** 2).sum(0)
+        for piece in torch.split(data.validation.images, CHUNK):
+            y = (to_levels(piece, K).flatten(1).double() + 0.5) / K  # (B, D)
+            moments += (((y - mu) @ U) ** 2).sum(0)
         log_p = log_densities_by_rank(eigenvalues, moments / len(data.validation) + 1.0 / (12 * K**2))
         q = int(log_p.argmax()) + 1 if self.config.latent_dim == "auto" else self.config.latent_dim
         noise_variance = float(eigenvalues[q:].mean())

@@ -242,7 +242,7 @@ class Flow(nn.Module):
     def generate(self, z: Tensor) -> Tensor:
         """z (B, D) to x (B, C, H, W)."""
         parts = torch.split(z, [math.prod(shape) for shape in self.latent_shapes], dim=1)
-        latents = [part.unflatten(1, shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
+        latents = [part.view(-1, *shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
         x = latents[-1]
         for i in reversed(range(len(self.checkerboard))):
             if i < len(self.channelwise):

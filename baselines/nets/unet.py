@@ -25,8 +25,10 @@ def sinusoidal_embedding(t: Tensor, dims: int) -> Tensor:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with 32 groups, or the largest power of two below that divides the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+    """Group norm with the paper's 32 groups, or fewer where a group would hold less than the paper's four channels."""
+    most = max(1, min(32, channels // 4))
+    groups = max(count for count in range(1, most + 1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def silu(x: Tensor) -> Tensor:

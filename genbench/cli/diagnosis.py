@@ -105,7 +105,7 @@ def _weights() -> Iterator[Finding]:
 
 
 def _suites() -> Iterator[Finding]:
-    from genbench.data.standard import dataset_status
+    from genbench.data.load import dataset_status
 
     for name in suite_names():
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from genbench.cli.console import console
+
 EXAMPLES = """
 \b
 Example:
@@ -16,7 +18,6 @@ KINDS = ["suites", "models", "metrics", "extractors"]
 @click.argument("kind", type=click.Choice(KINDS))
 def command(kind: str) -> int:
     """List what is installed: suites, models, metrics or extractors."""
-    from rich.console import Console
     from rich.table import Table
 
     from genbench.cli import listing
@@ -25,5 +26,5 @@ def command(kind: str) -> int:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+    console().print(table)
     return 0

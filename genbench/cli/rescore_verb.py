@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from genbench.cli.console import console
+
 EXAMPLES = """
 \b
 Example:
@@ -17,13 +19,12 @@ Example:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 def command(folder: Path) -> int:
     """Recompute the metrics of a run from its stored samples, without the models."""
-    from rich.console import Console
 
     from genbench.report.tables import terminal_table
     from genbench.run.run import rescore
 
     result = rescore(folder)
-    Console().print(terminal_table(result.records))
+    console().print(terminal_table(result.records))
     for problem in result.broken:
         click.echo(problem, err=True)
     click.echo(f"Report: {result.report}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from genbench.cli.console import console
+
 EXAMPLES = """
 \b
 Examples:
@@ -44,7 +46,6 @@ def command(
 
     The same command goes on where an interrupted run stopped, and does nothing again that is done.
     """
-    from rich.console import Console
 
     from genbench.report.tables import terminal_table
     from genbench.run.run import RunOptions, run_suite
@@ -62,7 +63,7 @@ def command(
             command="genbench " + shlex.join(sys.argv[1:]),
         )
     )
-    Console().print(terminal_table(result.records))
+    console().print(terminal_table(result.records))
     print_ending(result.stage_seconds, result.broken)
     click.echo(f"Report: {result.report}")
     return 0 if result.ok else 1

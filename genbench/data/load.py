@@ -12,7 +12,7 @@ from genbench.data.base import Splits
 from genbench.data.npz import read_npz
 from genbench.data.parquet import read_parquet
 from genbench.data.split import RawDataset, complete, shuffled, to_splits
-from genbench.data.standard import load_cifar10_splits, load_digits_splits, load_mnist_splits
+from genbench.data.standard import found_on_disk, load_cifar10_splits, load_digits_splits, load_mnist_splits
 from genbench.data.tree import read_folder, read_zip
 from genbench.errors import DataError, unknown
 
@@ -71,3 +71,18 @@ def _load_named(name: str, data_root: Path | None) -> Splits:
     roots = [Path(root).expanduser() for root in (data_root, variable) if root]
     load = load_mnist_splits if name == "mnist" else load_cifar10_splits
     return load(roots, data_cache())
+
+
+def dataset_status(spec: str) -> tuple[bool, str]:
+    """Whether a dataset is at hand without a download, and where it is or what to do; nothing is read."""
+    kind, _, place = spec.partition(":")
+    if place:
+        there = Path(place).expanduser().exists()
+        return there, place if there else f"{place} is missing"
+    if kind == "digits":
+        return True, "comes with scikit-learn"
+    roots = [Path(root).expanduser() for root in (os.environ.get(DATA_ROOT_VARIABLE), data_cache()) if root]
+    found = found_on_disk(kind, roots)
+    if found is not None:
+        return True, str(found)
+    return False, f"{kind} will be downloaded on first use, or put it under {DATA_ROOT_VARIABLE} (or --data-root)"

@@ -31,7 +31,7 @@ PREPROCESSING = "x / 127.5 - 1"
 
 
 class Architecture(BaseModel):
-    """Shape of a `PackagedNetwork`: a stage of `blocks` residual blocks for each width; stages after the first halve H, W."""
+    """Shape of a `PackagedNetwork`: `blocks` residual blocks for each width; stages after the first halve the image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -12,9 +12,10 @@ the reference's balls that hold a sample.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
 from genbench.metrics.feature_pair import FeaturePair, feature_pair
@@ -36,57 +37,105 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(product, 0.0, out=product)
 
 
-def neighbour_distances(points: np.ndarray, count: int) -> np.ndarray:
-    """(n, count) squared distances from each point of (n, d) to its nearest other points, ascending, in blocks.
+@dataclass(frozen=True)
+class Neighbours:
+    """Nearest other points, ascending. squared: (n, count) squared distances. index: (n, count) positions."""
 
-    With n <= count the missing neighbours are infinitely far.
-    """
+    squared: np.ndarray
+    index: np.ndarray
+
+    def radii(self, k: int) -> np.ndarray:
+        """(n,) squared distance to the k-th nearest other point."""
+        column: np.ndarray = self.squared[:, k - 1]
+        return column
+
+
+def nearest_neighbours(points: np.ndarray, count: int) -> Neighbours:
+    """The ``count`` nearest other points of each of (n, d), n > count, in blocks."""
     n = len(points)
-    nearest = np.full((n, count), np.inf)
-    kept = min(count, n - 1)
+    squared, index = np.empty((n, count)), np.empty((n, count), dtype=np.int64)
     for part in blocks(n, _BLOCK):
         distances = squared_distances(points[part], points)
         np.fill_diagonal(distances[:, part], np.inf)
-        nearest[part, :kept] = np.sort(np.partition(distances, kept - 1, axis=1)[:, :kept], axis=1)
-    return nearest
+        nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        values = np.take_along_axis(distances, nearest, 1)
+        order = np.argsort(values, axis=1, kind="stable")
+        squared[part] = np.take_along_axis(values, order, 1)
+        index[part] = np.take_along_axis(nearest, order, 1)
+    return Neighbours(squared, index)
+
+
+def _inside(squared: np.ndarray, radii: np.ndarray, inequality: Inequality) -> np.ndarray:
+    inside: np.ndarray = squared <= radii if inequality == "<=" else squared < radii
+    return inside
 
 
 @dataclass(frozen=True)
 class BallCounts:
-    """Who lies in whose balls, queries q (n,) against balls b (m,).
+    """Which queries (n,) lie in which balls (m,).
 
     holding: (n,) number of balls that hold each query. held: (m,) number of queries in each ball. only: (n,) number of
-    balls that hold this query and no other. alone: (m,) number of queries that lie in this ball and no other.
+    balls that hold this query and no other.
     """
 
     holding: np.ndarray
     held: np.ndarray
     only: np.ndarray
-    alone: np.ndarray
 
 
 def count_balls(queries: np.ndarray, centres: np.ndarray, radii: np.ndarray, inequality: Inequality) -> BallCounts:
     """Count in blocks of queries. ``radii`` are squared."""
     holding = np.zeros(len(queries), dtype=np.int64)
-    held, alone = np.zeros(len(centres), dtype=np.int64), np.zeros(len(centres), dtype=np.int64)
-    last = np.zeros(len(centres), dtype=np.int64)
+    held, last = np.zeros(len(centres), dtype=np.int64), np.zeros(len(centres), dtype=np.int64)
     for part in blocks(len(queries), _BLOCK):
-        distances = squared_distances(queries[part], centres)
-        inside = distances <= radii if inequality == "<=" else distances < radii
+        inside = _inside(squared_distances(queries[part], centres), radii, inequality)
         holding[part] = inside.sum(1)
         held += inside.sum(0)
-        alone += inside[holding[part] == 1].sum(0)
         np.copyto(last, part.start + inside.argmax(0), where=inside.any(0))
-    only = np.bincount(last[held == 1], minlength=len(queries))
-    return BallCounts(holding, held, only, alone)
+    return BallCounts(holding, held, np.bincount(last[held == 1], minlength=len(queries)))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Queries in balls around centres whose radii are the centres' own k-th neighbours.
+
+    reached: (m,) whether each query is in a ball. lost: (n,) how many fewer queries are reached without each centre,
+    negative where its absence widens the balls of others enough to reach more.
+    """
+
+    reached: np.ndarray
+    lost: np.ndarray
+
+
+def reach(queries: np.ndarray, centres: np.ndarray, near: Neighbours, k: int, inequality: Inequality) -> Reach:
+    """`Reach` of queries (m, d) from centres (n, d), in blocks of queries; ``near`` holds at least k + 1 neighbours.
+
+    Without centre i, a ball that had i among its k nearest reaches to the (k + 1)-th.
+    """
+    n = len(centres)
+    rows = np.repeat(np.arange(n), k)
+    neighbour_of = csr_matrix((np.ones(n * k), (rows, near.index[:, :k].ravel())), shape=(n, n))
+    reached, lost = np.zeros(len(queries), dtype=bool), np.zeros(n)
+    for part in blocks(len(queries), _BLOCK):
+        squared = squared_distances(queries[part], centres)
+        inside = _inside(squared, near.radii(k), inequality)
+        holding = inside.sum(1)
+        reached[part] = holding > 0
+        rescued = (csr_matrix(_inside(squared, near.radii(k + 1), inequality)) @ neighbour_of).tocsr() > 0
+        once = np.flatnonzero(holding == 1)
+        owner = inside[once].argmax(1)
+        still = np.asarray(rescued[once, owner], dtype=bool).ravel()
+        lost += np.bincount(owner[~still], minlength=n)
+        lost -= np.asarray(rescued[holding == 0].sum(0)).ravel()
+    return Reach(reached, lost)
 
 
 def precision_recall_density_coverage(
     samples: np.ndarray, reference: np.ndarray, k: int, inequality: Inequality
 ) -> dict[str, float]:
     """All four figures of samples (n, d) against reference (m, d) with one k and one inequality."""
-    balls = count_balls(samples, reference, neighbour_distances(reference, k)[:, k - 1], inequality)
-    back = count_balls(reference, samples, neighbour_distances(samples, k)[:, k - 1], inequality)
+    balls = count_balls(samples, reference, nearest_neighbours(reference, k).radii(k), inequality)
+    back = count_balls(reference, samples, nearest_neighbours(samples, k).radii(k), inequality)
     return {
         "precision": float((balls.holding > 0).mean()),
         "recall": float((back.holding > 0).mean()),
@@ -112,34 +161,23 @@ class _Neighbours(Metric):
     def _pair(self, inputs: MetricInputs) -> FeaturePair:
         pair = feature_pair(inputs)
         for features, who in ((pair.samples, "samples"), (pair.reference, "reference images")):
-            if len(features) <= self.k:
-                raise NotApplicable(f"{len(features)} {who} have no {self.k}-th nearest neighbour")
+            if len(features) < self.k + 2:
+                raise NotApplicable(f"{len(features)} {who} are too few for k = {self.k} nearest neighbours")
         return pair
+
+    def _neighbours(self, inputs: MetricInputs, side: str, features: np.ndarray) -> Neighbours:
+        """One pass over the distances serves every small k."""
+        count = min(max(self.k + 1, _SHARED_NEIGHBOURS), len(features) - 1)
+        return inputs.shared(("neighbours", side, count), lambda: nearest_neighbours(features, count))
 
     def _reference_balls(self, inputs: MetricInputs) -> BallCounts:
         """Samples in balls around reference points."""
         pair = self._pair(inputs)
-        radii = self._radii(inputs, "reference", pair.reference)
+        radii = self._neighbours(inputs, "reference", pair.reference).radii(self.k)
         return inputs.shared(
             ("reference_balls", self.k, self.inequality),
             lambda: count_balls(pair.samples, pair.reference, radii, self.inequality),
         )
-
-    def _sample_balls(self, inputs: MetricInputs) -> BallCounts:
-        """Reference points in balls around samples."""
-        pair = self._pair(inputs)
-        radii = self._radii(inputs, "samples", pair.samples)
-        return inputs.shared(
-            ("sample_balls", self.k, self.inequality),
-            lambda: count_balls(pair.reference, pair.samples, radii, self.inequality),
-        )
-
-    def _radii(self, inputs: MetricInputs, side: str, features: np.ndarray) -> np.ndarray:
-        """Squared radii (n,); one pass over the distances serves every small k."""
-        count = max(self.k, _SHARED_NEIGHBOURS)
-        nearest = inputs.shared(("neighbours", side, count), lambda: neighbour_distances(features, count))
-        radii: np.ndarray = nearest[:, self.k - 1]
-        return radii
 
 
 class Precision(_Neighbours):
@@ -169,9 +207,11 @@ class Recall(_Neighbours):
     summary = "share of training images within the k-nearest-neighbour balls of the samples"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
-        """One estimate; its interval leaves samples out with the radii of the others held fixed."""
-        counts = self._sample_balls(inputs)
-        return [_share_of_reference(counts.holding > 0, counts.alone, "jackknife over samples, radii held fixed")]
+        """One estimate; the reference is held fixed, the samples' balls follow each sample left out."""
+        pair = self._pair(inputs)
+        near = self._neighbours(inputs, "samples", pair.samples)
+        found = reach(pair.reference, pair.samples, near, self.k, self.inequality)
+        return [_share_of_reference(found.reached, found.lost)]
 
 
 @dataclass(frozen=True)
@@ -211,13 +251,17 @@ class Coverage(_Neighbours):
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference, and so its balls, are held fixed."""
         counts = self._reference_balls(inputs)
-        return [_share_of_reference(counts.held > 0, counts.only, "jackknife over samples, reference balls fixed")]
+        return [_share_of_reference(counts.held > 0, counts.only)]
 
 
-def _share_of_reference(reached: np.ndarray, lost: np.ndarray, interval: str) -> Estimate:
+def _share_of_reference(reached: np.ndarray, lost: np.ndarray) -> Estimate:
     """A share of reference points with the jackknife over samples; ``lost`` (n,) points go with each sample."""
     share = float(reached.mean())
-    error = jackknife_error(share - lost / len(reached))
-    low, high = normal_interval(share, error, low=0.0)
-    extra: dict[str, Any] = {"reference_images": len(reached)}
-    return Estimate(share, len(lost), (low, min(high, 1.0)), interval, extra=extra)
+    low, high = normal_interval(share, jackknife_error(share - lost / len(reached)), low=0.0)
+    return Estimate(
+        value=share,
+        n=len(lost),
+        ci95=(low, min(high, 1.0)),
+        interval="jackknife over samples",
+        extra={"reference_images": len(reached)},
+    )

@@ -25,7 +25,7 @@ DESCRIPTIONS = {
     "independent_pixels": "draws every pixel on its own",
 }
 EXPECTED = {
-    "memoriser": {"memorised_share"},
+    "memoriser": {"memorised_share", "nearest_train_distance"},
     "gaussian": {"fid", "kid"},
     "mode_dropper": {"fid", "kid", "recall", "coverage"},
     "noise": {"fid", "kid", "precision", "density"},

@@ -75,7 +75,7 @@ def render(run: Run) -> str:
         sentence=sentence(records),
         key_figures=key_figures(records),
         comparison=compare(records),
-        reasons=_reasons(records, names),
+        remarks=_remarks(records, names),
         colours=colours,
         real=real,
         galleries=galleries,
@@ -117,12 +117,15 @@ def _charts(records: Sequence[Record], names: Sequence[str], colours: dict[str, 
     quality = next((column for column in columns(records) if column.name == "fid"), None)
     costs = ("images_per_second", "parameters") if quality is not None else ()
     tradeoffs = [tradeoff(records, names, cost, quality, colours) for cost in costs if quality is not None]
-    training = [
-        training_chart(record, name, colours[record.family], index)
-        for index, (record, name) in enumerate(zip(records, names, strict=True))
-        if not record.control
-    ]
-    return {"tradeoffs": [c for c in tradeoffs if c is not None], "training": [c for c in training if c is not None]}
+    trained: dict[tuple[str, int], Chart | None] = {}
+    for index, (record, name) in enumerate(zip(records, names, strict=True)):
+        key = (record.model, record.seed)
+        if not record.control and trained.get(key) is None:
+            trained[key] = training_chart(record, name, colours[record.family], index)
+    return {
+        "tradeoffs": [c for c in tradeoffs if c is not None],
+        "training": [c for c in trained.values() if c is not None],
+    }
 
 
 def _galleries(run: Run, names: Sequence[str]) -> tuple[Picture | None, list[Gallery]]:
@@ -213,16 +216,22 @@ def _split_seconds(seconds: dict[str, float]) -> tuple[dict[str, float], dict[st
     return elapsed, {name: value for name, value in seconds.items() if not name.endswith(wall)}
 
 
-def _reasons(records: Sequence[Record], names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(metric, reason, rows) of every value that is missing for a reason."""
+def _remarks(records: Sequence[Record], names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(metric, remark, rows) of every value that is missing for a reason or comes with a warning."""
     rows: dict[tuple[str, str], list[str]] = {}
     titles = {(c.name, c.extractor): c.title for c in columns(records)}
     for record, name in zip(records, names, strict=True):
         for metric in record.metrics:
+            remarks = [str(note) for note in _listed(metric.provenance.get("notes"))]
             if metric.status != "ok":
-                title = titles[metric.name, metric.extractor]
-                rows.setdefault((title, f"{metric.status.replace('_', ' ')}: {metric.reason}"), []).append(name)
+                remarks.append(f"{metric.status.replace('_', ' ')}: {metric.reason}")
+            for remark in remarks:
+                rows.setdefault((titles[metric.name, metric.extractor], remark), []).append(name)
     return [(title, reason, ", ".join(found)) for (title, reason), found in rows.items()]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _pretty(value: Any) -> str:
@@ -269,4 +278,5 @@ def _making(record: Record, name: str, shared: dict[str, Any]) -> dict[str, Any]
 
 
 def _flat(values: dict[str, Any]) -> str:
-    return "; ".join(f"{key}: {value}" for key, value in values.items())
+    texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in values.items()}
+    return "; ".join(f"{key}: {text}" for key, text in texts.items())

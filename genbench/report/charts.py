@@ -14,9 +14,11 @@ from typing import Any
 
 from genbench.record import Curve, MetricResult, Record
 from genbench.report.names import format_seconds, metric_name
+from genbench.report.placement import place
 from genbench.report.tables import CEILING, Column, interval_text, value_text
 
 COLOURS = 8
+TINTS = 6
 Point = tuple[Record, str, MetricResult, MetricResult]
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 
@@ -67,16 +69,11 @@ def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> d
         "hoverlabel": {"bgcolor": "--surface", "bordercolor": "--line", "font": {"color": "--text"}},
         "showlegend": False,
         "dragmode": False,
+        "hovermode": "closest",
         "xaxis": x,
         "yaxis": y,
         **more,
     }
-
-
-def _log_range(values: Sequence[float], pad: float = 0.12) -> list[float]:
-    low, high = math.log10(min(values)), math.log10(max(values))
-    margin = max(pad * (high - low), 0.15)
-    return [low - margin, high + margin]
 
 
 def _points(records: Sequence[Record], labels: Sequence[str], x_name: str, quality: Column) -> list[Point]:
@@ -97,34 +94,51 @@ def tradeoff(
     if len(points) < 2:
         return None
     ceiling = next((quality.of(r) for r in records if r.control and r.model == CEILING and r.status == "ok"), None)
-    level = ceiling.value if ceiling is not None and ceiling.value is not None else None
-    heights = [y.value for *_, y in points if y.value is not None] + ([] if level is None else [level])
-    lows = [y.ci95[0] if y.ci95 else y.value for *_, y in points]
-    logarithmic = min(heights) > 0 and max(heights) > 20 * min(heights)
-    speeds = [x.value for _, _, x, _ in points if x.value is not None]
-    middle = math.sqrt(min(speeds) * max(speeds))
-    data = [_point_trace(point, colours, logarithmic, middle) for point in points]
+    level = None if ceiling is None else ceiling.value
+    x_range = _padded([math.log10(_number(x)) for _, _, x, _ in points])
+    y_range, logarithmic = _quality_range([y for *_, y in points], level)
+    places = place([_share(point, x_range, y_range, logarithmic) for point in points], [p[1] for p in points])
+    data = [_point_trace(point, colours, logarithmic, at) for point, at in zip(points, places, strict=True)]
     shapes = [] if level is None else [_level_line(level)]
     notes = [] if level is None else [_level_note(level, logarithmic)]
-    title = f"{quality.title} {quality.arrow}".strip()
     margin = {"l": 8, "r": 12 if level is None else 40, "t": 12, "b": 8}
-    y_axis = _axis(title, nticks=7)
-    if logarithmic:
-        positive = [low for low in lows if low is not None and low > 0]
-        highs = [y.ci95[1] if y.ci95 else y.value for *_, y in points]
-        y_axis |= _log_axis([*heights, *positive, *(high for high in highs if high is not None)])
-    x_axis = _axis(_x_title(x_name), **_log_axis(speeds))
-    best = "lowest" if not quality.higher_is_better else "highest"
-    order = sorted(points, key=lambda p: p[3].value or 0.0, reverse=bool(quality.higher_is_better))
-    words = ", ".join(f"{p[1]} {value_text(p[3])}" for p in order)
-    return Chart(
-        f"chart-{x_name.replace('_', '-')}",
-        f"{quality.title} against {_x_title(x_name).lower()}",
-        f"{quality.title} against {_x_title(x_name).lower()}, {best} first: {words}.",
-        380,
-        data,
-        _layout(380, x_axis, y_axis, shapes=shapes, annotations=notes, hovermode="closest", margin=margin),
-    )
+    y_axis = _axis(f"{quality.title} {quality.arrow}".strip(), range=y_range)
+    y_axis |= _LOG if logarithmic else {"nticks": 7}
+    layout = _layout(380, _axis(_x_title(x_name), range=x_range, **_LOG), y_axis, shapes=shapes, annotations=notes)
+    title = f"{quality.title} against {_x_title(x_name).lower()}"
+    order = sorted(points, key=lambda p: _number(p[3]), reverse=bool(quality.higher_is_better))
+    words = ", ".join(f"{label} {value_text(y)}" for _, label, _, y in order)
+    alt = f"{title}, best first: {words}."
+    return Chart(f"chart-{x_name.replace('_', '-')}", title, alt, 380, data, layout | {"margin": margin})
+
+
+_LOG = {"type": "log", "dtick": 1, "exponentformat": "SI"}
+
+
+def _number(metric: MetricResult) -> float:
+    return 0.0 if metric.value is None else metric.value
+
+
+def _padded(values: Sequence[float], share: float = 0.12, least: float = 0.15) -> list[float]:
+    margin = max(share * (max(values) - min(values)), least)
+    return [min(values) - margin, max(values) + margin]
+
+
+def _quality_range(metrics: Sequence[MetricResult], level: float | None) -> tuple[list[float], bool]:
+    """Range of the quality axis, and whether it is logarithmic: where values differ more than twentyfold."""
+    values = [_number(m) for m in metrics] + ([] if level is None else [level])
+    bounds = [bound for m in metrics if m.ci95 is not None for bound in m.ci95]
+    if min(values) > 0 and max(values) > 20 * min(values):
+        return _padded([math.log10(v) for v in (*values, *bounds) if v >= 0.5 * min(values)]), True
+    everything = [*values, *bounds]
+    return _padded(everything, least=0.02 * max(abs(v) for v in everything) or 1.0), False
+
+
+def _share(point: Point, x_range: Sequence[float], y_range: Sequence[float], logarithmic: bool) -> tuple[float, float]:
+    _, _, x, y = point
+    height = math.log10(_number(y)) if logarithmic else _number(y)
+    across = (math.log10(_number(x)) - x_range[0]) / (x_range[1] - x_range[0])
+    return across, (height - y_range[0]) / (y_range[1] - y_range[0])
 
 
 def _x_title(name: str) -> str:
@@ -132,16 +146,10 @@ def _x_title(name: str) -> str:
     return titles.get(name, metric_name(name).label)
 
 
-def _log_axis(values: Sequence[float], pad: float = 0.12) -> dict[str, Any]:
-    return {"type": "log", "range": _log_range(values, pad), "dtick": 1, "exponentformat": "SI"}
-
-
-def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, middle: float) -> dict[str, Any]:
+def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, position: str) -> dict[str, Any]:
     record, label, x, y = point
-    flip = (x.value or 0.0) > middle
     number = colours.get(record.family, 0)
     name, family = html.escape(label), html.escape(record.family)
-    value = y.value or 0.0
     hover = f"<b>{name}</b> · {family}<br>{metric_name(y.name).label} {value_text(y)} {interval_text(y)}"
     hover += f"<br>{metric_name(x.name).label} {value_text(x)} {interval_text(x)}<extra></extra>"
     return {
@@ -149,9 +157,9 @@ def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, mi
         "mode": "markers+text",
         "name": name,
         "x": [x.value],
-        "y": [value],
-        "text": [f"  {name}  "],
-        "textposition": "middle left" if flip else "middle right",
+        "y": [y.value],
+        "text": [f"  {name}  " if position.startswith("middle") else name],
+        "textposition": position,
         "textfont": {"color": "--text", "size": 12},
         "cliponaxis": False,
         "marker": {
@@ -299,7 +307,7 @@ def _time_bars(stage: str, number: int, cells: Mapping[str, Mapping[str, float]]
         "x": [parts.get(stage, 0.0) for parts in cells.values()],
         "y": [html.escape(bar) for bar in cells],
         "customdata": [format_seconds(parts.get(stage, 0.0)) for parts in cells.values()],
-        "marker": {"color": "--accent", "opacity": max(0.15, 0.9 - 0.22 * number)},
+        "marker": {"color": f"--t{number % TINTS}"},
         "hovertemplate": f"%{{y}}: {name} %{{customdata}}<extra></extra>",
     }
 

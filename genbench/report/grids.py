@@ -53,7 +53,7 @@ def enlarge(images: np.ndarray, tile: int = TILE) -> np.ndarray:
 def png_uri(pixels: np.ndarray) -> str:
     """(H, W, 2) grey or (H, W, 4) colour with alpha, uint8, to a ``data:`` URI."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=4)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

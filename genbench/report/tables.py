@@ -327,7 +327,7 @@ def terminal_table(records: Sequence[Record]) -> Table:
     for row in (*comparison.models, *comparison.controls):
         if row.reason is not None:
             caption.append(f"\n{row.label} failed: {_short(row.reason)}", style="red")
-    table = Table(caption=caption, caption_justify="left")
+    table = Table(caption=caption, caption_justify="left", min_width=60)
     table.add_column(Text("row"), no_wrap=True)
     for i in chosen:
         column = comparison.columns[i]

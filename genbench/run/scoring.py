@@ -80,7 +80,9 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
     keys = {name: receipt["key"] for name, receipt in receipts.items() if receipt is not None}
     keys["cell"] = task.cell.key
     identity = extractor.identity if extractor is not None else None
-    keys["record"] = hash_value([keys, {m: load_metric(m).version for m in task.suite.metrics}, task.suite.options, identity, __version__])
+    keys["record"] = hash_value(
+        [keys, {m: load_metric(m).version for m in task.suite.metrics}, task.suite.options, identity, __version__]
+    )
     if not again and _is_current(store.records / f"{row.stem}.json", keys["record"]):
         return {}
     splits = open_splits(store.data)
@@ -93,7 +95,7 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
         extractor=extractor,
         reconstructions=_reconstructions(store, row, receipts["gallery"]),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
-        cost=cost_figures(training, timing),
+        cost=cost_figures(None if task.cell.control else training.parameters, training, timing),
         reference_features=None if extractor is None else _train_features(store, splits, extractor),
         seed=row.seed,
     )
@@ -184,12 +186,11 @@ def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) 
     return PerImage(file=path.name, sha256=hash_file(path), arrays=sorted(arrays))
 
 
-def cost_figures(training: Training, timing: Timing | None) -> dict[str, Estimate]:
+def cost_figures(parameters: int | None, training: Training, timing: Timing | None) -> dict[str, Estimate]:
     """Size, training and sampling figures by metric name; those not measured are left out."""
-    figures = {
-        "parameters": Estimate(float(training.parameters), 1, kind="exact", estimator="count"),
-        "training_seconds": Estimate(training.seconds, 1, estimator="wall clock"),
-    }
+    figures = {"training_seconds": Estimate(training.seconds, 1, estimator="wall clock")}
+    if parameters is not None:
+        figures["parameters"] = Estimate(float(parameters), 1, kind="exact", estimator="count")
     if timing is not None:
         rates = [window.images / window.seconds for window in timing.windows]
         figures["images_per_second"] = _median(rates, "median of windows")

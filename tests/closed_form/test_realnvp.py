@@ -23,7 +23,7 @@ from genbench.images import from_levels, to_levels
 from genbench.noise import NoiseSource
 
 DIGITS = ImageSpec(1, 8, 8, 17)
-SIZES = [("mlp", 1, 1), ("mlp", 2, 1), ("resnet", 1, 1), ("resnet", 2, 1), ("resnet", 3, 1), ("resnet", 2, 3)]
+SIZES = [("mlp", 1, 1, 4), ("mlp", 2, 1, 4), ("resnet", 1, 1, 4), ("resnet", 3, 1, 8), ("resnet", 2, 3, 4)]
 
 
 def build(coupling: str, scales: int, spec: ImageSpec = DIGITS, noise: float = 0.15, **settings: object) -> RealNVP:
@@ -53,12 +53,12 @@ def random_batch(n: int, spec: ImageSpec = DIGITS) -> Batch:
     return batch_of(torch.randint(spec.levels, (n, *spec.shape), generator=generator), spec)
 
 
-@pytest.mark.parametrize(("coupling", "scales", "channels"), SIZES)
-def test_every_layer_inverts_and_its_log_det_is_autograds(coupling: str, scales: int, channels: int) -> None:
-    model = build(coupling, scales, ImageSpec(channels, 4, 4, 17))
+@pytest.mark.parametrize(("coupling", "scales", "channels", "side"), SIZES)
+def test_every_layer_inverts_and_its_log_det_is_autograds(coupling: str, scales: int, channels: int, side: int) -> None:
+    model = build(coupling, scales, ImageSpec(channels, side, side, 17))
     groups = [*model.flow.checkerboard, *model.flow.channelwise]
-    shapes = [(channels * 2**i, 4 // 2**i, 4 // 2**i) for i in range(scales)]
-    shapes += [(channels * 2 ** (i + 2), 2 // 2**i, 2 // 2**i) for i in range(scales - 1)]
+    shapes = [(channels * 2**i, side // 2**i, side // 2**i) for i in range(scales)]
+    shapes += [(channels * 2 ** (i + 2), side // 2 ** (i + 1), side // 2 ** (i + 1)) for i in range(scales - 1)]
     for group, shape in zip(groups, shapes, strict=True):
         for layer in group:
             x = torch.randn(1, *shape, dtype=torch.float64)
@@ -68,12 +68,12 @@ def test_every_layer_inverts_and_its_log_det_is_autograds(coupling: str, scales:
             assert log_det.item() == pytest.approx(log_det_by_autograd(lambda v, f=layer: f(v)[0], x).item(), abs=1e-9)
 
 
-@pytest.mark.parametrize(("coupling", "scales", "channels"), SIZES)
-def test_whole_flow_inverts_and_its_log_det_is_autograds(coupling: str, scales: int, channels: int) -> None:
-    model = build(coupling, scales, ImageSpec(channels, 4, 4, 17))
-    x = 2 * torch.randn(3, channels, 4, 4, dtype=torch.float64)
+@pytest.mark.parametrize(("coupling", "scales", "channels", "side"), SIZES)
+def test_whole_flow_inverts_and_its_log_det_is_autograds(coupling: str, scales: int, channels: int, side: int) -> None:
+    model = build(coupling, scales, ImageSpec(channels, side, side, 17))
+    x = 2 * torch.randn(3, channels, side, side, dtype=torch.float64)
     z, log_det = model.flow(x)
-    assert z.shape == (3, 16 * channels)
+    assert z.shape == (3, channels * side**2)
     assert torch.allclose(model.flow(z, inverse=True)[0], x, atol=1e-9, rtol=0)
     expected = torch.stack([log_det_by_autograd(lambda v: model.flow(v)[0], image[None]) for image in x])
     assert torch.allclose(log_det, expected, atol=1e-9, rtol=0)
@@ -108,8 +108,8 @@ def test_logit_transform_inverts_and_counts_its_jacobian(alpha: float) -> None:
 
 
 def test_density_of_a_flow_on_two_pixels_integrates_to_one() -> None:
-    model = build("mlp", 1, ImageSpec(1, 1, 2, 17), noise=0.5, final_couplings=4)
-    side = torch.linspace(-14, 14, 1401, dtype=torch.float64)
+    model = build("mlp", 1, ImageSpec(1, 1, 2, 17), noise=0.3, final_couplings=4)
+    side = torch.linspace(-14, 14, 561, dtype=torch.float64)
     grid = torch.cartesian_prod(side, side).view(-1, 1, 1, 2)
     with torch.no_grad():
         z, log_det = model.flow(grid)
@@ -119,15 +119,15 @@ def test_density_of_a_flow_on_two_pixels_integrates_to_one() -> None:
 
 
 def test_image_density_and_bound_agree_with_cell_by_cell_integration() -> None:
-    """P(k) = integral of p(y) over the bin of k: all bins and the mass beyond [0, 1]^2 make one; the bounds lie below."""
+    """P(k) is the integral of p(y) over the bin of k: the bins hold the share of samples in range; bounds lie below."""
     spec = ImageSpec(1, 1, 2, 4)
-    model = build("mlp", 1, spec, noise=0.3, final_couplings=4, likelihood_draws=400)
-    cells = 60
+    model = build("mlp", 1, spec, noise=0.3, final_couplings=4, likelihood_draws=200)
+    cells = 30
     middle = (torch.arange(4 * cells, dtype=torch.float64) + 0.5) / (4 * cells)
     with torch.no_grad():
         density = model.log_density(torch.cartesian_prod(middle, middle).view(-1, 1, 1, 2)).exp()
     log_p = (density.view(4, cells, 4, cells).sum((1, 3)) / (4 * cells) ** 2).log().flatten()
-    z = torch.randn(40000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(20000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         drawn = inverse_logit_transform(model.flow(z, inverse=True)[0], model.settings.alpha).flatten(1)
     inside = ((drawn >= 0) & (drawn < 1)).all(1).double().mean()
@@ -157,9 +157,9 @@ def test_identity_flow_has_the_bits_of_its_known_base() -> None:
 
 
 def test_standard_error_is_the_spread_of_the_estimate() -> None:
-    model = build("mlp", 1, likelihood_draws=8)
+    model = build("mlp", 1, likelihood_draws=8, final_couplings=2)
     batch = random_batch(20)
-    runs = [model.log_likelihood(batch, NoiseSource(s, batch.index), "dequantised") for s in range(60)]
+    runs = [model.log_likelihood(batch, NoiseSource(s, batch.index), "dequantised") for s in range(40)]
     spread = torch.stack([r.nats for r in runs]).std(0).mean()
     claimed = torch.stack([r.standard_error for r in runs]).square().mean().sqrt()
     assert (spread / claimed).item() == pytest.approx(1.0, abs=0.15)
@@ -168,11 +168,11 @@ def test_standard_error_is_the_spread_of_the_estimate() -> None:
 def test_actnorm_start_gives_unit_variance_and_keeps_the_inverse() -> None:
     for coupling in ("mlp", "resnet"):
         flow = Flow(RealNVPConfig(coupling=coupling, scales=2, hidden=8), (1, 8, 8)).double()
-        x = 3 + 5 * torch.randn(500, 1, 8, 8, dtype=torch.float64)
+        x = 3 + 5 * torch.randn(100, 1, 8, 8, dtype=torch.float64)
         flow.normalise(x, initialise=True)
         z, _ = flow(x)
-        assert z.mean().abs().item() < 0.05
-        assert z.std().item() == pytest.approx(1.0, abs=0.05)
+        assert z.mean().abs().item() < 0.02
+        assert z.std().item() == pytest.approx(1.0, abs=0.02)
         assert torch.allclose(flow(z, inverse=True)[0], x, atol=1e-9, rtol=0)
 
 

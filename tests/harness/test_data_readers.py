@@ -89,9 +89,12 @@ def test_split_folders_keep_one_numbering_of_classes(tmp_path: Path) -> None:
     write_classes(tmp_path / "test", images[24:], ["b", "c"])
     splits = load_dataset(f"folder:{tmp_path}")
     assert splits.spec.class_names == ("a", "b", "c")
-    assert splits.test.labels is not None
-    assert sorted(splits.test.labels.tolist()) == [1, 1, 1, 2, 2, 2]
-    assert len(splits.validation) == 2
+    label_of = {image.tobytes(): i % 3 for i, image in enumerate(images[:24])}
+    label_of |= {image.tobytes(): 1 + i % 2 for i, image in enumerate(images[24:])}
+    for part, count in ((splits.train, 22), (splits.validation, 2), (splits.test, 6)):
+        assert part.labels is not None
+        assert [label_of[image.tobytes()] for image in part.images] == part.labels.tolist()
+        assert len(part) == count
 
 
 def test_folder_errors_name_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,234 @@
+"""EBM: Y. Du and I. Mordatch, "Implicit Generation and Modeling with Energy-Based Models", NeurIPS 2019 (IGEBM).
+
+p(y) is proportional to exp(-E(y)) with E a spectrally normalised network without batch normalisation. The gradient of
+the maximum-likelihood loss (their equation 2) is the mean of grad E over the data minus that over samples of the model
+(contrastive divergence); the samples come from Langevin dynamics (their equation 1)
+
+    y_k = y_{k-1} - step_size grad E(y_{k-1}) + noise_scale omega,   omega ~ N(0, I), clipped to [0, 1],
+
+started from a replay buffer or, with a small probability, from uniform noise (their algorithm 1). Step size and noise
+are set apart: a chain with noise_scale^2 = 2 step_size would sample exp(-E); with less noise it samples, up to the
+error of the step, exp(-E / T) at the temperature T = noise_scale^2 / (2 step_size). Reference code:
+https://github.com/openai/ebm_code_release.
+
+Deviations:
+- `sample` starts every chain from its own noise and runs it as long as chains of the replay buffer live on average
+  (langevin_steps / fresh_share steps). The paper shows images of the replay buffer, which depend on the training and not
+  on (seed, i) alone. So samples here are those of long chains with no memory, and worse than the buffer's.
+- The buffer is full of noise from the start instead of growing, and holds 8 bits a pixel.
+- The weights are averaged over steps; the average samples. Its spectral norms are estimated with the singular vectors
+  of the last weights.
+- A convolution is normalised as the matrix (outputs, inputs x height x width), as in the paper's code: that is not
+  exactly the norm of the convolution.
+- On 8 x 8 images the energy is a small fully connected network (a residual network is too slow there on a CPU), with
+  a hotter and shorter Langevin dynamics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Adam, Optimizer
+
+from baselines.nets.energy_distance import energy_distance
+from genbench import images
+from genbench.api import Batch, GenerativeModel, ImageSpec, ModelConfig, SampleRequest, TrainContext
+from genbench.errors import UsageError
+from genbench.noise import NoiseSource
+
+
+class EBMConfig(ModelConfig):
+    """Settings of `EBM`; the defaults are the paper's for CIFAR-10."""
+
+    network: Literal["resnet", "mlp"] = "resnet"
+    widths: tuple[int, ...] = (128, 256, 256)
+    """Channels of each stage of the residual network, or units of each hidden layer."""
+    buffer_size: int = Field(10_000, ge=1)
+    fresh_share: float = Field(0.05, gt=0, le=1)
+    """Share of the chains that start from noise instead of from the buffer."""
+    langevin_steps: int = Field(60, ge=1)
+    step_size: float = Field(10.0, gt=0)
+    noise_scale: float = Field(0.005, ge=0)
+    """Standard deviation of a Langevin step's noise, for pixels in [0, 1]."""
+    gradient_limit: float | None = Field(None, gt=0)
+    """Largest absolute value of an element of the Langevin gradient; None leaves it as it is."""
+    energy_l2: float = Field(1.0, ge=0)
+    """Weight of E(real)^2 + E(generated)^2 in the loss."""
+    sampling_steps: int = Field(1200, ge=1)
+    learning_rate: float = Field(1e-4, gt=0)
+    betas: tuple[float, float] = (0.0, 0.999)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, then 2 x 2 mean pooling where asked (odd sizes are rounded up)."""
+
+    def __init__(self, channels: int, width: int, downsample: bool) -> None:
+        super().__init__()
+        self.first = spectral_norm(nn.Conv2d(channels, width, 3, padding=1))
+        self.second = spectral_norm(nn.Conv2d(width, width, 3, padding=1))
+        self.shortcut = nn.Identity() if channels == width else spectral_norm(nn.Conv2d(channels, width, 1))
+        self.downsample = downsample
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = self.shortcut(h) + self.second(F.silu(self.first(F.silu(h))))
+        return F.avg_pool2d(h, 2, ceil_mode=True) if self.downsample else h
+
+
+class ResidualEnergy(nn.Module):
+    """The paper's network: per width a downsampling and a plain residual block, global sum pooling, a linear map."""
+
+    def __init__(self, spec: ImageSpec, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = spectral_norm(nn.Conv2d(spec.channels, widths[0], 3, padding=1))
+        pairs = zip((widths[0], *widths[:-1]), widths, strict=True)
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(ResidualBlock(narrow, wide, True), ResidualBlock(wide, wide, False))
+                for narrow, wide in pairs
+            )
+        )
+        self.head = spectral_norm(nn.Linear(widths[-1], 1))
+
+    def forward(self, y: Tensor) -> Tensor:
+        h = F.silu(self.blocks(self.stem(y)))
+        return self.head(h.sum((2, 3))).squeeze(1)  # (B,)
+
+
+class DenseEnergy(nn.Sequential):
+    """A fully connected energy with the given hidden widths."""
+
+    def __init__(self, spec: ImageSpec, widths: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in zip((spec.dims, *widths[:-1]), widths, strict=True):
+            layers += [spectral_norm(nn.Linear(inputs, outputs)), nn.SiLU()]
+        super().__init__(*layers, spectral_norm(nn.Linear(widths[-1], 1)), nn.Flatten(0))
+
+
+def langevin(
+    energy: Callable[[Tensor], Tensor],
+    y: Tensor,
+    draw: Callable[[], Tensor],
+    *,
+    steps: int,
+    step_size: float,
+    noise_scale: float,
+    gradient_limit: float | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Tensor:
+    """Run unadjusted Langevin dynamics on a batch of independent chains.
+
+    On E(y) = y^2 / (2 v), far from the bounds, y becomes normal with variance
+    noise_scale^2 / (1 - (1 - step_size / v)^2).
+
+    Args:
+        energy: (B, ...) to (B,).
+        y: (B, ...) where the chains start.
+        draw: a fresh standard normal of the shape of ``y`` at each call.
+
+    Returns:
+        Where the chains end, shaped as ``y``, detached.
+    """
+    y = y.detach()
+    with torch.enable_grad(), parametrize.cached():
+        for _ in range(steps):
+            y.requires_grad_()
+            (gradient,) = torch.autograd.grad(energy(y).float().sum(), y)
+            if gradient_limit is not None:
+                gradient = gradient.clamp(-gradient_limit, gradient_limit)
+            y = (y.detach() - step_size * gradient + noise_scale * draw()).clamp(*bounds)
+    return y.detach()
+
+
+def contrastive_loss(real: Tensor, generated: Tensor, energy_l2: float) -> Tensor:
+    """E(real) - E(generated) + energy_l2 (E(real)^2 + E(generated)^2), averaged over the batch; both (B,)."""
+    return (real - generated + energy_l2 * (real.square() + generated.square())).mean()
+
+
+class EBM(GenerativeModel):
+    """An energy on pixels in [0, 1], learned by contrastive divergence with a replay buffer."""
+
+    Config = EBMConfig
+    networks = ("energy",)
+    averaged = ("energy",)
+    sampler_options = frozenset({"steps"})
+    config: EBMConfig
+    buffer: Tensor
+
+    def __init__(self, config: EBMConfig, spec: ImageSpec) -> None:
+        super().__init__(config, spec)
+        network = ResidualEnergy if config.network == "resnet" else DenseEnergy
+        self.energy = network(spec, config.widths)
+        self.register_buffer("buffer", torch.randint(0, 256, (config.buffer_size, *spec.shape), dtype=torch.uint8))
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        return {"energy": Adam(self.energy.parameters(), lr=self.config.learning_rate, betas=self.config.betas)}
+
+    def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
+        """One step of algorithm 1: draw negatives from the buffer, move them, contrast them with data, put them back.
+
+        Raises:
+            UsageError: the batch is larger than the replay buffer.
+        """
+        size = len(batch)
+        if size > self.config.buffer_size:
+            raise UsageError(
+                f"batch_size {size} is larger than buffer_size {self.config.buffer_size}; raise buffer_size."
+            )
+        levels = images.to_levels(batch.images, self.spec.levels)
+        uniform = torch.rand(levels.shape, generator=ctx.rng, device=ctx.device)
+        real = images.dequantise(levels, uniform, self.spec.levels)
+        chosen = torch.randperm(self.config.buffer_size, generator=ctx.rng, device=ctx.device)[:size]
+        generated = self._langevin(self._start(chosen, ctx), self.config.langevin_steps, self._draw_from(ctx, real))
+        self.buffer[chosen] = (generated * 255.0).round().to(torch.uint8)
+
+        energies = self.energy(torch.cat((real, generated))).float()
+        energy_real, energy_generated = energies[:size], energies[size:]
+        ctx.backward(contrastive_loss(energy_real, energy_generated, self.config.energy_l2))
+        ctx.step_optimizer("energy")
+        return {
+            "energy_gap": (energy_real.mean() - energy_generated.mean()).detach(),
+            "energy_squared": energies.square().mean().detach(),
+        }
+
+    def _start(self, chosen: Tensor, ctx: TrainContext) -> Tensor:
+        """Where this step's chains start: entries of the buffer, a share of them made anew from noise."""
+        kept = self.buffer[chosen].float() / 255.0
+        fresh = torch.rand(len(chosen), 1, 1, 1, generator=ctx.rng, device=ctx.device) < self.config.fresh_share
+        return torch.where(fresh, torch.rand(kept.shape, generator=ctx.rng, device=ctx.device), kept)
+
+    @staticmethod
+    def _draw_from(ctx: TrainContext, like: Tensor) -> Callable[[], Tensor]:
+        return lambda: torch.randn(like.shape, generator=ctx.rng, device=ctx.device)
+
+    def _langevin(self, y: Tensor, steps: int, draw: Callable[[], Tensor]) -> Tensor:
+        c = self.config
+        return langevin(
+            self.energy,
+            y,
+            draw,
+            steps=steps,
+            step_size=c.step_size,
+            noise_scale=c.noise_scale,
+            gradient_limit=c.gradient_limit,
+        )
+
+    def validate(self, batch: Batch, noise: NoiseSource) -> Tensor:
+        """(B,) terms of the energy distance between the batch and as many samples of the model.
+
+        Energies are known up to a constant only, so they are no figure to watch.
+        """
+        generated = self.sample(SampleRequest(noise))
+        return energy_distance(*(images.to_float(x, self.spec.levels) for x in (batch.images, generated)))
+
+    def sample(self, request: SampleRequest) -> Tensor:
+        noise, shape = request.noise, self.spec.shape
+        steps = request.options.steps or self.config.sampling_steps
+        y = self._langevin(noise.uniform(shape), steps, lambda: noise.normal(shape))
+        return images.from_levels(images.quantise(y, self.spec.levels), self.spec.levels)

@@ -1,0 +1,71 @@
+"""What the harness costs on top of a model: sampling through it against a bare loop, in one run."""
+
+import statistics
+import time
+
+import torch
+
+from genbench import registry
+from genbench.api import SampleRequest
+from genbench.recipe import sampler_options
+from genbench.sample import draw_samples
+from genbench.testing import subject_for
+
+SAMPLES, BATCH, REPEATS = 128, 64, 7
+
+
+class TorchNoise:
+    """The cheapest noise there is: one torch generator for the whole batch, as a bare loop would use."""
+
+    def __init__(self, count):
+        self.index = torch.arange(count)
+        self.device = self.index.device
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __len__(self):
+        return len(self.index)
+
+    def normal(self, shape):
+        return torch.randn((len(self), *shape), generator=self._generator)
+
+    def uniform(self, shape):
+        return torch.rand((len(self), *shape), generator=self._generator)
+
+    def rademacher(self, shape):
+        return torch.randint(0, 2, (len(self), *shape), generator=self._generator).float() * 2 - 1
+
+    def categorical(self, probabilities):
+        flat = torch.multinomial(probabilities.flatten(0, -2), 1, generator=self._generator)
+        return flat.reshape(probabilities.shape[:-1])
+
+
+def ratio(name):
+    """Time of a bare loop over time through the harness: the median over alternated repetitions."""
+    subject = subject_for(registry.load_model(name))
+    model, _ = subject.trained()
+    options = sampler_options(subject.model_class, subject.sample)
+
+    @torch.no_grad()
+    def bare():
+        for _ in range(SAMPLES // BATCH):
+            model.sample(SampleRequest(TorchNoise(BATCH), options))
+
+    def through_harness():
+        draw_samples(model, SAMPLES, 0, BATCH, options)
+
+    def seconds(work):
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    seconds(bare), seconds(through_harness)
+    return statistics.median(seconds(bare) / seconds(through_harness) for _ in range(REPEATS))
+
+
+def test_sampling_through_the_harness(benchmark):
+    """At least 95 % as fast as a bare loop, for the costliest sampler; the figures of all models are recorded."""
+    ratios = {name: ratio(name) for name in ("ddpm", "ebm", "pixelcnn")}
+    benchmark.extra_info.update(ratios)
+    benchmark.pedantic(lambda: None, rounds=1)
+    print("\nbare loop / harness:", {name: round(value, 3) for name, value in ratios.items()})
+    assert min(ratios.values()) >= 0.95, ratios

@@ -1,0 +1,210 @@
+"""`genbench run` through real processes: resume, determinism, bad models, bad input, interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genbench.record import read_record
+
+TOYS = Path(__file__).parents[1] / "harness" / "toys.py"
+SUITE = """
+name = "tiny"
+dataset = "digits"
+models = [{models}]
+controls = ["test_split", "noise"]
+metrics = ["ssim_pairwise", "bits_per_dim", "parameters", "images_per_second", "training_seconds"]
+num_samples = 20
+sample_batch_size = 7
+[options.ssim_pairwise]
+window = 7
+[timing]
+batch_size = 4
+window_seconds = 0.01
+"""
+
+
+def genbench(*arguments, cwd=None, **environment):
+    command = [sys.executable, "-c", "from genbench.cli.main import main; main()", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def suite_file(folder, *models):
+    path = folder / "tiny.toml"
+    path.write_text(SUITE.format(models=", ".join(f'"{TOYS}:{m}"' for m in models)))
+    return path
+
+
+def content(root, *rows):
+    """Records without what may differ between runs: times, memory, dates."""
+    found = {}
+    for path in sorted((root / "records").glob("*.json")):
+        record = read_record(path)
+        timed = {"images_per_second", "training_seconds"}
+        metrics = [m.model_dump(exclude={"provenance"}) for m in record.metrics if m.name not in timed]
+        curves = {k: c.model_dump() for k, c in record.training.curves.items()} if record.training else {}
+        found[path.stem] = (record.status, record.config, record.keys["cell"], metrics, curves)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    suite = suite_file(folder, "Histogram")
+    result = genbench("run", "--suite", suite, "--out", folder / "out")
+    assert result.returncode == 0, result.stderr
+    return suite, folder / "out", result
+
+
+def test_run_leaves_records_samples_checkpoints_summary_and_report(finished):
+    _, out, result = finished
+    assert f"Report: {out / 'report' / 'index.html'}" in result.stdout
+    assert "Where the time went" in result.stdout
+    record = read_record(out / "records" / "histogram-s0.json")
+    assert record.status == "ok"
+    assert record.find("bits_per_dim").kind == "exact"
+    assert record.find("bits_per_dim").value > 0
+    assert record.timing.evaluations_per_image == 1
+    assert record.training.steps == 60
+    with np.load(out / "samples" / "histogram-s0.npz") as arrays:
+        assert arrays["arr_0"].shape == (20, 8, 8, 1)
+        assert arrays["arr_0"].dtype == np.uint8
+    assert "histogram" in (out / "summary.csv").read_text()
+    assert "histogram" in (out / "summary.md").read_text()
+
+
+def test_finished_run_does_nothing_again(finished):
+    suite, out, _ = finished
+    files = [p for p in out.rglob("*") if p.is_file() and p.parent.name in ("records", "samples", "histogram-s0")]
+    before = {p: p.stat().st_mtime_ns for p in files}
+    assert len(before) > 5
+    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_same_seed_same_record(finished, tmp_path):
+    suite, out, _ = finished
+    assert genbench("run", "--suite", suite, "--out", tmp_path / "again").returncode == 0
+    assert content(tmp_path / "again") == content(out)
+
+
+def test_other_budget_makes_new_cells_and_comes_back(finished):
+    suite, out, _ = finished
+    before = content(out)
+    samples = (out / "samples" / "histogram-s0.npz").read_bytes()
+    assert genbench("run", "--suite", suite, "--out", out, "--budget-scale", "0.5").returncode == 0
+    halved = content(out)
+    assert read_record(out / "records" / "histogram-s0.json").training.steps == 30
+    assert halved["histogram-s0"] != before["histogram-s0"]
+    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert content(out) == before
+    assert (out / "samples" / "histogram-s0.npz").read_bytes() == samples
+
+
+def test_rescore_needs_no_model(finished, tmp_path):
+    _, out, _ = finished
+    path = out / "records" / "histogram-s0.json"
+    before = content(out)
+    record = json.loads(path.read_text())
+    for metric in record["metrics"]:
+        if metric["name"] == "ssim_pairwise":
+            metric["value"] = 0.123
+    path.write_text(json.dumps(record))
+    weights = out / "checkpoints" / "histogram-s0" / "weights.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    result = genbench("rescore", out)
+    weights.write_bytes(kept)
+    assert result.returncode == 0, result.stderr
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, name):
+    suite = suite_file(tmp_path, "Slow")
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from genbench.cli.main import main; main()", "run", "--suite", str(suite)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    state = out / "checkpoints" / "slow-s0" / "training.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.exists():
+        assert process.poll() is None and time.monotonic() < deadline, "no training state appeared"
+        time.sleep(0.01)
+    if name == "SIGKILL":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if name == "SIGKILL" else 130)
+    if name == "SIGINT":
+        assert "goes on from here" in errors
+    assert not (out / "records" / "slow-s0.json").exists()
+    time.sleep(1.5)
+    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert genbench("run", "--suite", suite, "--out", tmp_path / "whole").returncode == 0
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_bad_models_are_recorded_and_the_others_finish(tmp_path):
+    bad = {
+        "Raises": "RuntimeError: no luck today",
+        "Diverges": "'loss' is nan",
+        "WrongShape": "shape (7, 8, 8), expected (7, 1, 8, 8)",
+        "WrongType": "NaN",
+        "OffLevels": "17 levels",
+        "BadLikelihood": "not finite",
+        "Dies": "exit status 7",
+    }
+    suite = suite_file(tmp_path, "Histogram", *bad)
+    result = genbench("run", "--suite", suite, "--out", tmp_path / "out")
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for name, reason in bad.items():
+        record = read_record(tmp_path / "out" / "records" / f"{name.lower()}-s0.json")
+        assert record.status == "failed"
+        assert reason in record.reason
+    assert read_record(tmp_path / "out" / "records" / "histogram-s0.json").status == "ok"
+
+
+@pytest.mark.parametrize("damage", ["checkpoint", "samples", "record"])
+def test_damaged_files_are_named_or_made_again(tmp_path, damage):
+    suite = suite_file(tmp_path, "Histogram")
+    out = tmp_path / "out"
+    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    before = content(out)
+    target = {
+        "checkpoint": out / "checkpoints" / "histogram-s0" / "weights.safetensors",
+        "samples": out / "samples" / "histogram-s0.npz",
+        "record": out / "records" / "histogram-s0.json",
+    }[damage]
+    target.write_bytes(target.read_bytes()[:50])
+    if damage == "checkpoint":
+        (out / "samples" / "histogram-s0.npz").unlink()
+    result = genbench("run", "--suite", suite, "--out", out)
+    assert "Traceback" not in result.stderr
+    if damage == "checkpoint":
+        assert result.returncode == 1
+        assert "weights.safetensors" in read_record(out / "records" / "histogram-s0.json").reason
+        assert read_record(out / "records" / "noise-s0.json").status == "ok"
+    else:
+        assert result.returncode == 0
+        assert content(out) == before
