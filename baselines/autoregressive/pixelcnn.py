@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
-from genbench.errors import UsageError
+from genbench.errors import UsageError, unknown
 from genbench.images import bits_per_dim, from_levels, levels_to_float, to_float, to_levels
 from genbench.noise import NoiseSource
 
@@ -38,10 +38,10 @@ from genbench.noise import NoiseSource
 class PixelCNNConfig(ModelConfig):
     """Architecture and optimiser. A residual block has 2h feature maps outside and h inside (figure 5)."""
 
-    hidden: int = Field(32, ge=2)
+    hidden: int = Field(32, ge=1)
     """h."""
     blocks: int = Field(6, ge=1)
-    head: int = Field(64, ge=3)
+    head: int = Field(64, ge=1)
     """Feature maps of the 1 x 1 layer between the blocks and the softmax layer."""
     first_kernel: int = Field(7, ge=3)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -152,7 +152,7 @@ class PixelCNN(GenerativeModel):
         super().__init__(config, spec)
         if config.first_kernel % 2 == 0:
             raise UsageError(f"PixelCNN: first_kernel must be odd, got {config.first_kernel}.")
-        if 2 * config.hidden < spec.channels or config.hidden < spec.channels or config.head < spec.channels:
+        if min(config.hidden, config.head) < spec.channels:
             raise UsageError(
                 f"PixelCNN: hidden ({config.hidden}) and head ({config.head}) must be at least the images' "
                 f"{spec.channels} channels, so that each colour has feature maps."
@@ -186,6 +186,8 @@ class PixelCNN(GenerativeModel):
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:  # noqa: ARG002
+        if estimator not in self.likelihood_estimators():
+            raise unknown("likelihood estimator", estimator, self.likelihood_estimators())
         return LogLikelihood(nats=self.log_prob(batch.images), kind="exact", estimator=estimator)
 
     @torch.no_grad()

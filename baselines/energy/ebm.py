@@ -12,11 +12,11 @@ error of the step, exp(-E / T) at the temperature T = noise_scale^2 / (2 step_si
 https://github.com/openai/ebm_code_release.
 
 Deviations:
-- `sample` starts every chain from its own noise and runs it as long as chains of the replay buffer live on average
-  (langevin_steps / fresh_share steps). The paper shows images of the replay buffer, which depend on the training and not
-  on (seed, i) alone. So samples here are those of long chains with no memory, and worse than the buffer's.
+- `sample` starts every chain from its own noise and runs it as long as a chain of the replay buffer lives on average
+  (langevin_steps / fresh_share steps). The paper evaluates images of the replay buffer, which depend on the training
+  and not on (seed, i) alone.
 - The buffer is full of noise from the start instead of growing, and holds 8 bits a pixel.
-- The weights are averaged over steps; the average samples. Its spectral norms are estimated with the singular vectors
+- The recipes average the weights over steps, and the average samples. Its spectral norms are estimated with the singular vectors
   of the last weights.
 - A convolution is normalised as the matrix (outputs, inputs x height x width), as in the paper's code: that is not
   exactly the norm of the convolution.

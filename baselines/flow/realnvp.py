@@ -7,7 +7,7 @@ scale). Reference code: tensorflow/models, research/real_nvp.
 
 Discrete images: y = (k + u) / K with u uniform, and log P(k) >= E_u log p(y) - D log K (Theis et al., "A note on the
 evaluation of generative models", 2016), so every likelihood here is a lower bound. `dequantised` averages log p(y) over
-draws of u; `dequantised-iw` takes the log of the mean of p(y) over the same number of draws, which is a tighter bound.
+n draws of u; `dequantised-iw-n` takes the log of the mean of p(y) over the n draws, a tighter bound.
 
 Deviations from the paper: ActNorm (Kingma & Dhariwal, "Glow", 2018) before each coupling, and none inside s and t, in
 place of batch normalisation, whose statistics would make images of a batch depend on one another; logit(a + (1 - 2a) y)
@@ -31,7 +31,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.optim import AdamW, Optimizer
 
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
-from genbench.errors import UsageError
+from genbench.errors import UsageError, unknown
 from genbench.images import bits_per_dim, dequantise, dequantised_log_offset, from_levels, quantise, to_levels
 from genbench.noise import NoiseSource
 
@@ -330,10 +330,12 @@ class RealNVP(GenerativeModel):
         return bits_per_dim(self.dequantised_log_prob(batch.images, noise.uniform(self.spec.shape)), self.spec.dims)
 
     def likelihood_estimators(self) -> tuple[str, ...]:
-        return ("dequantised", "dequantised-iw")
+        return ("dequantised", f"dequantised-iw-{self.settings.likelihood_draws}")
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
+        if estimator not in self.likelihood_estimators():
+            raise unknown("likelihood estimator", estimator, self.likelihood_estimators())
         count = self.settings.likelihood_draws
         draws = [self.dequantised_log_prob(batch.images, noise.uniform(self.spec.shape)) for _ in range(count)]
         log_w = torch.stack(draws).double()  # (draws, B)

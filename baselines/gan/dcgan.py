@@ -30,6 +30,7 @@ Deviations:
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -77,7 +78,7 @@ class Generator(nn.Sequential):
             nn.Unflatten(1, (config.latent_dim, 1, 1)),
             nn.ConvTranspose2d(config.latent_dim, channels[0], first, bias=False),
         ]
-        for inputs, outputs in zip(channels, channels[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(channels):
             layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, spec.channels, 4, 2, 1), nn.Tanh()]
         super().__init__(*layers)
@@ -90,7 +91,7 @@ class Discriminator(nn.Sequential):
         n, width = config.resolutions, config.discriminator_width
         channels = [width * 2**k for k in range(n)]
         layers: list[nn.Module] = [nn.Conv2d(spec.channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        for inputs, outputs in zip(channels, channels[1:], strict=False):
+        for inputs, outputs in itertools.pairwise(channels):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
         last = (spec.height >> n, spec.width >> n)
         super().__init__(*layers, nn.Conv2d(channels[-1], 1, last), nn.Flatten(0))

@@ -124,7 +124,8 @@ def reach(queries: np.ndarray, centres: np.ndarray, near: Neighbours, k: int, in
         rescued = (csr_matrix(_inside(squared, near.radii(k + 1), inequality)) @ neighbour_of).tocsr() > 0
         once = np.flatnonzero(holding == 1)
         owner = inside[once].argmax(1)
-        still = np.asarray(rescued[once, owner], dtype=bool).ravel()
+        owners = csr_matrix((np.ones(len(once)), (np.arange(len(once)), owner)), shape=(len(once), n))
+        still = np.asarray(rescued[once].multiply(owners).sum(1)).ravel() > 0
         lost += np.bincount(owner[~still], minlength=n)
         lost -= np.asarray(rescued[holding == 0].sum(0)).ravel()
     return Reach(reached, lost)

@@ -61,6 +61,10 @@ class Audit:
     ceiling: list[str]
     controls: list[ControlAudit]
     missed: list[str]
+    made: int
+    """Number of expected catches that were made."""
+    untested: list[str]
+    """Metrics that had to catch some control but have no value to do so."""
     toothless: list[str]
     """Metrics that caught no control at all."""
 
@@ -101,7 +105,13 @@ def audit(records: Sequence[Record]) -> Audit | None:
         for i, column in enumerate(shown)
         if not any(control.findings[i].verdict == "caught" for control in audited)
     ]
-    return Audit(shown, [_value(ceiling, column) for column in shown], audited, missed, toothless)
+    expected = [
+        (c, column) for c in controls for column in columns(controls) if column.name in EXPECTED.get(c.model, ())
+    ]
+    verdicts = [(column, _verdict(c, column, ceiling)) for c, column in expected]
+    made = sum(verdict == "caught" for _, verdict in verdicts)
+    untested = list(dict.fromkeys(column.title for column, verdict in verdicts if verdict == "unknown"))
+    return Audit(shown, [_value(ceiling, c) for c in shown], audited, missed, made, untested, toothless)
 
 
 def _verdict(control: Record, column: Column, ceiling: Record | None) -> Verdict:

@@ -49,16 +49,18 @@ def sentence(records: Sequence[Record]) -> str:
     parts = [*_leaders(records), *_memorised(records)]
     audited = audit(records)
     if audited is not None:
-        parts.append(
-            f"in the audit {listing(audited.missed)}"
-            if audited.missed
-            else "every control was caught by the metrics that had to catch it"
-        )
+        if audited.missed:
+            parts.append(f"in the audit {listing(audited.missed)}")
+        elif audited.untested:
+            parts.append(f"the audit could not test {listing(audited.untested)}")
+        elif audited.made:
+            parts.append("every control was caught by the metrics that had to catch it")
     failed = [label for record, label in zip(records, labels(records)) if record.status == "failed"]
     if failed:
         parts.append(f"{listing(failed)} failed")
     models = sum(not record.control for record in records)
-    return f"Among {models} models, {'; '.join(parts)}." if parts else "Nothing was measured."
+    among = f"Among {models} models" if models != 1 else "For the one model"
+    return f"{among}, {'; '.join(parts)}." if parts else "Nothing was measured."
 
 
 def _leaders(records: Sequence[Record]) -> list[str]:

@@ -165,8 +165,8 @@ def format_measured(name: str, value: float, ci95: tuple[float, float] | None) -
     decimals = 1 - math.floor(math.log10(half))
     if value:
         decimals = min(decimals, 4 - math.floor(math.log10(abs(value))))
-    decimals = max(0, decimals)
-    shown, low, high = (_signed(f"{number:,.{decimals}f}") for number in (value, *ci95))
+    rounded = (round(number, decimals) for number in (value, *ci95))
+    shown, low, high = (_signed(f"{number:,.{max(0, decimals)}f}") for number in rounded)
     return shown, f"[{low}, {high}]"
 
 

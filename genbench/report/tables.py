@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -41,6 +43,14 @@ MAIN_COLUMNS = (
     "parameters",
     "training_seconds",
 )
+TERMINAL_LABELS = {
+    "precision": "Prec.",
+    "memorised_share": "Memor.",
+    "parameters": "Params",
+    "training_seconds": "Train",
+}
+LEAST_IMPORTANT = ("training_seconds", "parameters", "kid", "inception_score", "ssim", "memorised_share", "recall")
+"""Columns that a narrow terminal goes without, the first to go first."""
 UNRANKED = "memorised_share"
 """Held against its expected value; a lower one is not better."""
 DASH = "–"
@@ -319,19 +329,37 @@ def _markdown_text(text: str) -> str:
     return re.sub(r"([\\`*_|\[\]])", r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;"))
 
 
-def terminal_table(records: Sequence[Record]) -> Table:
-    """The main columns for a terminal: models, then controls; best model in bold, failed rows with their reason."""
+def terminal_table(records: Sequence[Record], width: int | None = None) -> Table:
+    """The main columns for a terminal: models, then controls; best model in bold, failed rows with their reason.
+
+    width: characters to fit into, by default those of the terminal, if standard output is one. Where the columns need
+    more, the least important are left out and the caption says so.
+    """
     comparison = compare(records)
     chosen = main_columns(comparison)
+    terminal = Console()
+    limit = width or (terminal.width if terminal.is_terminal else None)
+    table = _terminal_table(comparison, chosen, complete=True)
+    for name in LEAST_IMPORTANT:
+        if limit is None or Console(width=1000).measure(table).maximum <= limit:
+            break
+        chosen = [i for i in chosen if comparison.columns[i].name != name]
+        table = _terminal_table(comparison, chosen, complete=False)
+    return table
+
+
+def _terminal_table(comparison: Comparison, chosen: Sequence[int], complete: bool) -> Table:
     caption = Text("bold: best model · ≈ tied with it · ≤ ≥ bounds · ~ estimates")
+    caption.append("" if complete else "\nFurther columns: summary.md and the report")
     for row in (*comparison.models, *comparison.controls):
         if row.reason is not None:
             caption.append(f"\n{row.label} failed: {_short(row.reason)}", style="red")
-    table = Table(caption=caption, caption_justify="left", min_width=60)
+    table = Table(caption=caption, caption_justify="left", min_width=60, box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(Text("row"), no_wrap=True)
     for i in chosen:
         column = comparison.columns[i]
-        table.add_column(Text(f"{column.label} {column.arrow}".strip()), justify="right")
+        label = TERMINAL_LABELS.get(column.name, column.label)
+        table.add_column(Text(f"{label} {column.arrow}".strip()), justify="right", no_wrap=True)
     for _, rows in comparison.sections:
         for row in rows:
             name = Text(row.label, style="dim" if row.record.control else "")
@@ -344,7 +372,7 @@ def terminal_table(records: Sequence[Record]) -> Table:
 
 
 def _terminal_cell(cell: Cell, control: bool) -> Text:
-    text = cell.text + (" ≈" if cell.tied else "") + (" ‡" if cell.outside else "")
+    text = cell.text.replace("≤ ", "≤").replace(" %", "%") + ("≈" if cell.tied else "") + ("‡" if cell.outside else "")
     return Text(text, style="bold" if cell.best else "red" if cell.state == "failed" else "dim" if control else "")
 
 

@@ -258,6 +258,23 @@ def expected_decoder(model: DDPM, x0: Tensor) -> Tensor:
     return -discretised_gaussian_log_prob(levels, mean, math.sqrt(sigma2), SPEC.levels).mean(-1)
 
 
+def test_prior_term_is_the_kl_to_a_standard_normal() -> None:
+    model = gaussian_model(2)
+    a, s = model.chain.scales(2)
+    x0 = noise(3).normal(SPEC.shape).double()
+    standard = torch.distributions.Normal(torch.zeros_like(x0), 1.0)
+    kl = torch.distributions.kl_divergence(torch.distributions.Normal(a * x0, s), standard)
+    torch.testing.assert_close(model.prior_term(x0), kl.sum(dim=(1, 2, 3)), rtol=1e-9, atol=0)
+
+
+def test_likelihood_counts_the_prior_term() -> None:
+    model = gaussian_model(20)
+    batch, _ = gaussian_batch(3)
+    with_prior = model.log_likelihood(batch, noise(3), "vlb").nats
+    model.prior_term = lambda x0: torch.full((len(x0),), 100.0)  # type: ignore[method-assign]
+    torch.testing.assert_close(model.log_likelihood(batch, noise(3), "vlb").nats, with_prior - 100, atol=0.01, rtol=0)
+
+
 def test_bound_tends_to_the_true_likelihood() -> None:
     """With the optimal denoiser and sigma^2 = beta, only the discretisation of time is lost, in proportion to 1 / T."""
     _, x0 = gaussian_batch(50)

@@ -132,3 +132,6 @@ def test_bad_options_say_what_to_do() -> None:
         PixelCNN(PixelCNNConfig(first_kernel=4), ImageSpec(1, 8, 8, 17))
     with pytest.raises(UsageError, match="at least the images' 3 channels"):
         PixelCNN(PixelCNNConfig(hidden=2), ImageSpec(3, 8, 8, 17))
+    batch = batch_of(torch.zeros(1, 1, 2, 2), ImageSpec(1, 2, 2, 2))
+    with pytest.raises(UsageError, match="Unknown likelihood estimator 'elbo'"):
+        build(ImageSpec(1, 2, 2, 2)).log_likelihood(batch, NoiseSource(0, batch.index), "elbo")

@@ -136,7 +136,7 @@ def test_image_density_and_bound_agree_with_cell_by_cell_integration() -> None:
     levels = torch.cartesian_prod(torch.arange(4), torch.arange(4)).view(-1, 1, 1, 2)
     batch = batch_of(levels, spec)
     bound = model.log_likelihood(batch, NoiseSource(0, batch.index), "dequantised")
-    tight = model.log_likelihood(batch, NoiseSource(0, batch.index), "dequantised-iw")
+    tight = model.log_likelihood(batch, NoiseSource(0, batch.index), "dequantised-iw-200")
     assert bound.kind == tight.kind == "lower_bound"
     assert (bound.nats < tight.nats).all()
     assert (bound.nats < log_p + 3 * bound.standard_error).all()
@@ -201,8 +201,10 @@ def test_temperature_scales_the_latents() -> None:
         sample(-1.0)
 
 
-def test_scales_that_do_not_fit_the_image_are_refused() -> None:
+def test_bad_settings_say_what_to_do() -> None:
     with pytest.raises(UsageError, match="8 x 8 pixels cannot be halved 3 times"):
         RealNVP(RealNVPConfig(scales=4), DIGITS)
+    with pytest.raises(UsageError, match="Unknown likelihood estimator 'dequantized'"):
+        build("mlp", 1).log_likelihood(random_batch(1), NoiseSource(0, torch.arange(1)), "dequantized")
     with pytest.raises(UsageError, match="28 x 28 pixels cannot be halved 3 times"):
         RealNVP(RealNVPConfig(scales=4), ImageSpec(1, 28, 28))

@@ -157,7 +157,7 @@ def test_failed_rows_alone_make_a_report(run):
         if path.stem != "ebm-s0":
             path.unlink()
     text = body(html(run))
-    assert "Among 1 models, ebm failed." in text
+    assert "For the one model, ebm failed." in text
     assert "Fewer than two models have both a quality and a cost." in text
 
 

@@ -6,6 +6,7 @@ import pytest
 from report_fixture import absent, metric, quality, record
 
 from genbench.report.audit import audit, catches, listing
+from genbench.report.findings import sentence
 from genbench.report.names import arrow, display, format_measured, format_seconds, format_value, mark, significant
 from genbench.report.placement import place
 from genbench.report.ranking import difference_interval, exceeds_expected, is_tie, is_worse, standing
@@ -110,6 +111,7 @@ def test_audit_matrix_and_missed_catches():
     assert verdicts["memoriser"][names.index("fid")] == "blind"
     assert verdicts["noise"][names.index("fid")] == "caught"
     assert verdicts["noise"][names.index("precision")] == "missed"
+    assert (found.made, found.untested) == (3, [])
     assert found.missed == ["Precision (digits-cnn) did not catch noise"]
     assert "Caught by Memorised" in found.controls[0].sentence
 
@@ -120,6 +122,14 @@ def test_audit_needs_equal_measurements_and_values():
     assert catches(metric("fid", 700.0, 9.0, comparable={"n": 5}), ceiling) is None
     assert catches(absent("fid", "no features"), ceiling) is None
     assert catches(metric("fid", 700.0, 9.0), None) is None
+
+
+def test_audit_says_what_it_could_not_test():
+    rows = [control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01)]
+    rows.append(record("noise", [absent("fid", "no features"), metric("ssim_pairwise", 0.5, 0.01)], control=True))
+    found = audit(rows)
+    assert (found.made, found.untested, found.missed) == (0, ["FID"], [])
+    assert "could not test FID" in sentence(rows)
 
 
 def test_no_audit_without_controls():
@@ -146,6 +156,7 @@ def test_formats_carry_units_and_marks():
     assert [format_seconds(x) for x in (0.00032, 0.032, 12.3, 245)] == ["320 µs", "32.0 ms", "12.3 s", "4 min 05 s"]
     assert format_measured("fid", 12.9377, (11.4, 14.4)) == ("12.9", "[11.4, 14.4]")
     assert format_measured("fid", 146.2, (128.1, 164.0)) == ("146", "[128, 164]")
+    assert format_measured("images_per_second", 29166.4, (26986, 31346)) == ("29,200", "[27,000, 31,300]")
     assert format_measured("kid", -1e-6, (-0.02, 0.02)) == ("0.000", "[−0.020, 0.020]")
     assert display("fid", "digits-cnn") == "FID (digits-cnn)"
     assert display("my_own_metric") == "My own metric"

@@ -72,8 +72,20 @@ def test_terminal_table_shows_every_row():
     text = printed(list(models().values()))
     assert HOSTILE in text
     assert "ebm failed: TrainingError: loss is nan at step 312" in text
-    assert "≤ 2.116" in text
-    assert "14.1 ≈" in text
+    assert "≤2.116" in text
+    assert "14.1≈" in text
+
+
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_ones():
+    rows = list(models().values())
+    wide, narrow = terminal_table(rows, width=200), terminal_table(rows, width=80)
+    assert len(narrow.columns) < len(wide.columns) == 12
+    assert Console(width=1000).measure(narrow).maximum <= 80
+    heads = [str(column.header) for column in narrow.columns]
+    assert heads[:2] == ["row", "FID ↓"]
+    assert "Bits/dim ↓" in heads
+    assert "Further columns" in str(narrow.caption)
+    assert "Further columns" not in str(wide.caption)
 
 
 def test_terminal_table_without_records_or_metrics():
