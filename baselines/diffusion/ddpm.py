@@ -8,13 +8,13 @@ Forward: q(x_t | x_0) = N(sqrt(abar_t) x0, 1 - abar_t) (4), with alphas_cumprod 
 Reverse: p(x_{t-1} | x_t) = N(mu_t(xt, x0(xt)), sigma_t^2), mu_t the posterior mean (7) at the network's estimate of
 x0. Training minimises the simple loss (14); the likelihood is the bound (5) with the discrete decoder (13).
 
-Deviations, each a config choice:
+Deviations, the first two by config:
 - `prediction = "v"` regresses v = sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans and Ho 2022) in place of eps.
 - `schedule = "cosine"` is that of Nichol and Dhariwal (2021). "linear" is the paper's, its ends scaled by 1000 / T.
 - The network is told t as 1000 (t - 1) / T, so that its embedding sees one range whatever T; at T = 1000 the paper's.
 
 The estimate of x0 is clipped to [-1, 1] where `clip_x0`, in one function that sampling and the bound share: the
-bound is of the chain that is sampled from. A respaced chain (fewer steps) is another model; the bound is the full one's.
+bound is of the chain that is sampled from. A respaced chain (fewer steps) is another model; it has no bound here.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ Deviations:
   (langevin_steps / fresh_share steps). The paper evaluates images of the replay buffer, which depend on the training
   and not on (seed, i) alone.
 - The buffer is full of noise from the start instead of growing, and holds 8 bits a pixel.
-- The recipes average the weights over steps, and the average samples. Its spectral norms are estimated with the singular vectors
-  of the last weights.
+- The recipes average the weights over steps, and the average samples. Its spectral norms are estimated with the
+  singular vectors of the last weights.
 - A convolution is normalised as the matrix (outputs, inputs x height x width), as in the paper's code: that is not
   exactly the norm of the convolution.
 - On 8 x 8 images the energy is a small fully connected network (a residual network is too slow there on a CPU), with

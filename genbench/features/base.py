@@ -72,7 +72,7 @@ def extract_in_batches(
     features, logits = [], []
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
-            block = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+            block = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
             batch_features, batch_logits = forward(block)
             features.append(batch_features.float().cpu().numpy())
             logits.append(batch_logits.float().cpu().numpy())

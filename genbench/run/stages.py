@@ -34,7 +34,7 @@ from genbench.run.store import Store
 from genbench.sample import ModelOutputError, draw_samples
 from genbench.suite import Suite
 from genbench.timing import time_sampling
-from genbench.train import STATE_FILE, Trainer, build_model, seeded
+from genbench.train import STATE_FILE, Trainer, build_model, seeded, to_device
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ def _manifest(task: Task, splits: Splits, training: Training) -> dict[str, Any]:
 
 def _load(task: Task) -> GenerativeModel:
     model_class = registry.load_model(task.cell.reference)
-    return load_checkpoint(task.store.checkpoint(task.cell.stem), task.device, model_class)[0]
+    model, _ = load_checkpoint(task.store.checkpoint(task.cell.stem), "cpu", model_class)
+    return to_device(model, torch.device(task.device))
 
 
 def _sample_row(task: Task, row: RowPlan, key: str, model: GenerativeModel, monitor: Monitor) -> float:

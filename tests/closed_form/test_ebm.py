@@ -128,7 +128,7 @@ def test_layers_have_unit_spectral_norm(network: str) -> None:
     layers = [m for m in model.energy.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
     assert len(layers) == (3 if network == "mlp" else 11)
     for layer in layers:
-        assert float(torch.linalg.matrix_norm(layer.weight.flatten(1), 2)) == pytest.approx(1.0, abs=1e-3)
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_dense_energy_is_lipschitz() -> None:

@@ -1,6 +1,7 @@
 """Records: validated when written and when read."""
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -78,6 +79,8 @@ def test_damaged_records_name_the_file(tmp_path):
 
 
 def test_schema_is_exported():
+    exported = Path(__file__).parents[2] / "leaderboards" / "record.schema.json"
+    assert json.loads(exported.read_text()) == schema(), "run scripts/export_schema.py"
     fields = set(schema()["properties"])
     named = "schema_version genbench_version suite dataset model config seed status reason metrics timing training"
     assert set(named.split()) <= fields

@@ -107,7 +107,7 @@ class Broken(Metric):
 
 @pytest.fixture
 def broken(monkeypatch):
-    known = {**registry.entries("metrics"), "broken": EntryPoint("broken", "test_scoring:Broken", "genbench.metrics")}
+    known = {**registry.entries("metrics"), "broken": EntryPoint("broken", "test_metric_scoring:Broken", "genbench.metrics")}
     monkeypatch.setattr(registry, "entries", lambda _group: known)
 
 

@@ -1,0 +1,40 @@
+"""What is shipped: sizes, cards and recipes of every model."""
+
+from pathlib import Path
+
+import pytest
+
+import baselines
+import genbench
+from genbench import registry
+from genbench.recipe import build_config, load_recipe, sampler_options, source_path
+from genbench.suite import suite_names
+
+ROOTS = [Path(package.__file__).parent for package in (genbench, baselines)]
+MIB = 2**20
+
+
+def test_shipped_weights_are_small():
+    sizes = {p: p.stat().st_size for root in ROOTS for p in root.rglob("*.safetensors")}
+    assert sizes
+    assert max(sizes.values()) <= 4 * MIB
+    assert sum(sizes.values()) <= 20 * MIB
+
+
+def test_nothing_shipped_may_hold_code():
+    forbidden = {".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"}
+    assert not [p for root in ROOTS for p in root.rglob("*") if p.suffix in forbidden]
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_every_model_has_a_recipe_for_every_suite_and_a_card(name):
+    model = registry.load_model(name)
+    card = source_path(model).with_suffix(".md").read_text(encoding="utf-8").lower()
+    for word in ("paper", "good at", "bad at", "deviation", "published", "reproduced"):
+        assert word in card, f"the card of {name} says nothing of '{word}'"
+    for suite in suite_names():
+        recipe = load_recipe(model, suite)
+        build_config(model, recipe.config)
+        sampler_options(model, recipe.sample)
+        for variant in recipe.variants.values():
+            sampler_options(model, {**recipe.sample, **variant})
