@@ -63,10 +63,15 @@ def main(arguments: list[str] | None = None) -> None:
     except GenbenchError as error:
         click.echo(f"genbench: {error}", err=True)
         status = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("Interrupted; the state is saved. The same command goes on from here.", err=True)
-        status = 130
     except BrokenPipeError:
         sys.stderr.close()
         status = 0
+    except OSError as error:
+        click.echo(
+            f"genbench: {error}. What was written before is whole; the same command goes on from here.", err=True
+        )
+        status = 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("Interrupted; the state is saved. The same command goes on from here.", err=True)
+        status = 130
     sys.exit(status if isinstance(status, int) else 0)

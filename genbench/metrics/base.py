@@ -5,15 +5,19 @@ A metric is one file with one `Metric` subclass per name, found through the entr
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
 from genbench.data.base import ImageDataset
 from genbench.features.base import FeatureExtractor, Features
+from genbench.files import write_npz
 from genbench.record import MetricKind
 
 T = TypeVar("T")
@@ -60,8 +64,9 @@ class MetricInputs:
     """All that a metric may look at. Features are extracted once and shared; so is whatever metrics put in `shared`.
 
     samples: (N, C, H, W) uint8. reference: the training split. test: the test split. reconstructions: (M, C, H, W)
-    uint8 of the first M test images, or None. cost: figures of training and timing (``training_seconds``, ...), None
-    where not measured.
+    uint8 of the first M test images, or None. cost: figures of training and timing (``training_seconds``, ...), absent
+    where not measured. reference_cache: folder for arrays that depend on nothing but the reference and the extractor;
+    its name must tell those apart. Rows of one suite share it.
     """
 
     samples: np.ndarray
@@ -72,6 +77,7 @@ class MetricInputs:
     likelihoods: Sequence[ImageLikelihoods] = ()
     cost: dict[str, Estimate] = field(default_factory=dict)
     reference_features: Features | None = None
+    reference_cache: Path | None = None
     seed: int = 0
     cache: dict[Any, Any] = field(default_factory=dict)
 
@@ -81,6 +87,25 @@ class MetricInputs:
             self.cache[key] = make()
         value: T = self.cache[key]
         return value
+
+    def of_reference(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """``make()``, an array of the reference alone, kept in ``reference_cache`` where there is one.
+
+        ``key`` names a file and must change with whatever else changes the array (options, the metric's version).
+        """
+
+        def load() -> np.ndarray:
+            if self.reference_cache is None:
+                return make()
+            path = self.reference_cache / f"{key}.npz"
+            with contextlib.suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as stored:
+                kept: np.ndarray = stored["value"]
+                return kept
+            value = make()
+            write_npz(path, value=value)
+            return value
+
+        return self.shared(("of reference", key), load)
 
     def sample_features(self) -> Features:
         """Features of the samples."""

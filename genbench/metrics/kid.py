@@ -135,17 +135,18 @@ class KernelInceptionDistance(Metric):
         require_count(self.name, "subset_size", self.subset_size, least=2)
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
-        """One estimate, ``full`` where either side has no more images than a subset. The reference is held fixed."""
+        """One estimate, ``full`` where either side has fewer images than a subset. The reference is held fixed."""
         pair = feature_pair(inputs)
         smallest = min(len(pair.samples), len(pair.reference))
-        if smallest <= self.subset_size:
-            note = f"{smallest} images are no more than a subset of {self.subset_size}: all pairs are used instead"
+        if smallest < self.subset_size:
+            note = f"{smallest} images are fewer than a subset of {self.subset_size}: all pairs are used instead"
             return [self._full(inputs, pair, note)]
         return [self._subsets(pair)]
 
     def _full(self, inputs: MetricInputs, pair: FeaturePair, note: str) -> Estimate:
-        constant = inputs.shared("kid_reference_mean", lambda: kernel_mean(pair.reference))
-        found = mmd(pair.samples, pair.reference, constant)
+        key = f"kid-v{self.version}-kernel-mean"
+        constant = inputs.of_reference(key, lambda: np.array(kernel_mean(pair.reference)))
+        found = mmd(pair.samples, pair.reference, float(constant))
         n = len(pair.samples)
         return Estimate(
             value=found.value,

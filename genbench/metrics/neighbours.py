@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
@@ -57,11 +58,8 @@ def nearest_neighbours(points: np.ndarray, count: int) -> Neighbours:
     for part in blocks(n, _BLOCK):
         distances = squared_distances(points[part], points)
         np.fill_diagonal(distances[:, part], np.inf)
-        nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(distances, nearest, 1)
-        order = np.argsort(values, axis=1, kind="stable")
-        squared[part] = np.take_along_axis(values, order, 1)
-        index[part] = np.take_along_axis(nearest, order, 1)
+        found = torch.topk(torch.from_numpy(distances), count, dim=1, largest=False)
+        squared[part], index[part] = found.values.numpy(), found.indices.numpy()
     return Neighbours(squared, index)
 
 
@@ -166,15 +164,18 @@ class _Neighbours(Metric):
                 raise NotApplicable(f"{len(features)} {who} are too few for k = {self.k} nearest neighbours")
         return pair
 
-    def _neighbours(self, inputs: MetricInputs, side: str, features: np.ndarray) -> Neighbours:
-        """One pass over the distances serves every small k."""
-        count = min(max(self.k + 1, _SHARED_NEIGHBOURS), len(features) - 1)
-        return inputs.shared(("neighbours", side, count), lambda: nearest_neighbours(features, count))
+    def _shared_count(self, num_points: int) -> int:
+        """How many neighbours to look for, so that one pass over the distances serves every small k."""
+        return min(max(self.k + 1, _SHARED_NEIGHBOURS), num_points - 1)
 
     def _reference_balls(self, inputs: MetricInputs) -> BallCounts:
         """Samples in balls around reference points."""
         pair = self._pair(inputs)
-        radii = self._neighbours(inputs, "reference", pair.reference).radii(self.k)
+        count = self._shared_count(len(pair.reference))
+        nearest = inputs.of_reference(
+            f"neighbours-v{self.version}-{count}", lambda: nearest_neighbours(pair.reference, count).squared
+        )
+        radii = nearest[:, self.k - 1]
         return inputs.shared(
             ("reference_balls", self.k, self.inequality),
             lambda: count_balls(pair.samples, pair.reference, radii, self.inequality),
@@ -210,7 +211,7 @@ class Recall(_Neighbours):
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference is held fixed, the samples' balls follow each sample left out."""
         pair = self._pair(inputs)
-        near = self._neighbours(inputs, "samples", pair.samples)
+        near = nearest_neighbours(pair.samples, self._shared_count(len(pair.samples)))
         found = reach(pair.reference, pair.samples, near, self.k, self.inequality)
         return [_share_of_reference(found.reached, found.lost)]
 

@@ -223,10 +223,13 @@ def training_chart(record: Record, label: str, number: int, index: int) -> Chart
     for panel, names in enumerate(panels):
         axis = "" if panel == 0 else "2"
         for i, name in enumerate(names):
-            data.append(_curve_trace(name, curves[name], number, i, axis))
+            data.append({**_curve_trace(name, curves[name], number, i, axis), "showlegend": len(names) > 1})
         if panel == 1:
-            more["yaxis2"] = _axis(html.escape(_joined(names)), domain=[0, 0.44], nticks=5)
-    top = _axis(html.escape(_joined(panels[0])), domain=[0.56, 1] if len(panels) > 1 else [0, 1], nticks=5)
+            more["yaxis2"] = _axis(_panel_title(names), domain=[0, 0.44], nticks=5)
+    if any(len(names) > 1 for names in panels):
+        more["showlegend"] = True
+        more["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}}
+    top = _axis(_panel_title(panels[0]), domain=[0.56, 1] if len(panels) > 1 else [0, 1], nticks=5)
     x_axis = _axis("Step", anchor="y2" if len(panels) > 1 else "y", nticks=6)
     best = None if record.training is None else record.training.best_step
     if best is not None:
@@ -236,6 +239,11 @@ def training_chart(record: Record, label: str, number: int, index: int) -> Chart
     alt = f"Training of {label}: " + ", ".join(_curve_words(name, curve) for name, curve in curves.items())
     alt += "" if best is None else f"; best validation at step {best}"
     return Chart(f"chart-training-{index}", label, alt + ".", height, data, _layout(height, x_axis, top, **more))
+
+
+def _panel_title(names: Sequence[str]) -> str:
+    """The curve's name for a single one; several are named in the legend, where they have room."""
+    return html.escape(_joined(names)) if len(names) == 1 else ""
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -66,7 +66,10 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        return not self.broken and all(r.status == "ok" for r in self.records)
+        """Whether every record can be read, and no model and no metric failed."""
+        models = all(record.status == "ok" for record in self.records)
+        metrics = all(metric.status != "failed" for record in self.records for metric in record.metrics)
+        return models and metrics and not self.broken
 
 
 def resolve_device(name: str) -> torch.device:
@@ -119,6 +122,8 @@ def run_suite(options: RunOptions) -> RunResult:
     suite.check_names()
     device = resolve_device(options.device)
     root = (options.out or Path("runs") / suite.name).resolve()
+    if options.data_root is not None and not options.data_root.is_dir():
+        raise UsageError(f"--data-root {options.data_root}: no such folder.")
     if not 0.0 < options.budget_scale < float("inf"):
         raise UsageError(f"--budget-scale is {options.budget_scale}, expected a number above 0.")
     plan_cells(suite, rows, seeds=[0], dataset_fingerprint="", device=device, budget_scale=1.0)

@@ -107,7 +107,10 @@ class Broken(Metric):
 
 @pytest.fixture
 def broken(monkeypatch):
-    known = {**registry.entries("metrics"), "broken": EntryPoint("broken", "test_metric_scoring:Broken", "genbench.metrics")}
+    known = {
+        **registry.entries("metrics"),
+        "broken": EntryPoint("broken", "test_metric_scoring:Broken", "genbench.metrics"),
+    }
     monkeypatch.setattr(registry, "entries", lambda _group: known)
 
 
@@ -165,3 +168,20 @@ def test_jackknife_of_a_mean_is_its_standard_error(rng):
     x = rng.normal(size=30)
     left_out = (x.sum() - x) / 29
     assert jackknife_error(left_out) == pytest.approx(x.std(ddof=1) / math.sqrt(30))
+
+
+def test_figures_of_the_reference_are_kept_on_disk(rng, tmp_path):
+    images = random_images(rng, 90)
+
+    def compute():
+        inputs = image_inputs(images[:30], images[30:], reference_cache=tmp_path)
+        return score(inputs, ["kid", "precision", "coverage"], {}, COMPARABLE)[0]
+
+    first = compute()
+    kept = sorted(tmp_path.glob("*.npz"))
+    assert [path.stem for path in kept] == ["kid-v1-kernel-mean", "neighbours-v1-8"]
+    assert compute() == first
+    kept[0].write_bytes(b"damaged")
+    assert compute() == first
+    np.savez(kept[0], value=np.array(1e6))
+    assert compute()[0].value == pytest.approx(first[0].value + 1e6, rel=0.1)
