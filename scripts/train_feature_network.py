@@ -62,7 +62,7 @@ class Settings:
 SETTINGS = {
     "digits": Settings((32, 64), 30, 32, 4e-3, rotation=10, shift=1, scale=0.1, shear=0.1, noise=0.1),
     "mnist": Settings((16, 32, 128), 4, 128, 5e-3, rotation=10, shift=2, scale=0.1, shear=0.1, noise=0.05),
-    "cifar10": Settings((16, 32, 128), 7, 128, 6e-3, shift=3, flip=True),
+    "cifar10": Settings((16, 32, 128), 7, 128, 6e-3, shift=3, flip=True, reconstruction=1.0),
 }
 
 

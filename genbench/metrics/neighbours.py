@@ -259,11 +259,13 @@ class Coverage(_Neighbours):
 def _share_of_reference(reached: np.ndarray, lost: np.ndarray) -> Estimate:
     """A share of reference points with the jackknife over samples; ``lost`` (n,) points go with each sample."""
     share = float(reached.mean())
-    low, high = normal_interval(share, jackknife_error(share - lost / len(reached)), low=0.0)
+    error = jackknife_error(share - lost / len(reached))
+    low, high = normal_interval(share, error, low=0.0)
     return Estimate(
         value=share,
         n=len(lost),
-        ci95=(low, min(high, 1.0)),
-        interval="jackknife over samples",
+        ci95=(low, min(high, 1.0)) if error > 0 else None,
+        interval="jackknife over samples" if error > 0 else None,
+        notes=() if error > 0 else ("no interval: leaving out any one sample changes nothing",),
         extra={"reference_images": len(reached)},
     )

@@ -178,7 +178,7 @@ def test_initial_weights() -> None:
     model = DCGAN(DCGANConfig(), ImageSpec(3, 32, 32))
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     assert len(weights) == 6
-    assert float(torch.cat([w.flatten() for w in weights]).std()) == pytest.approx(0.02, rel=0.02)
+    assert float(torch.cat([w.detach().flatten() for w in weights]).std()) == pytest.approx(0.02, rel=0.02)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -87,6 +87,15 @@ def test_interval_holds_the_expectation(rng, metric, shift):
     assert coverage(metric, lambda: feature_inputs(rng.normal(size=(150, 8)) + shift, y), repetitions=60) >= 0.88
 
 
+def test_interval_of_subsets_is_not_too_wide(rng):
+    """Equal distributions: the error is that of fresh draws, though each subset sees little of the reference."""
+    y = rng.normal(size=(300, 8))
+    metric = KernelInceptionDistance(subsets=20, subset_size=50)
+    found = [compute_one(metric, feature_inputs(rng.normal(size=(150, 8)), y)) for _ in range(150)]
+    half = np.mean([e.ci95[1] - e.ci95[0] for e in found]) / 2
+    assert half == pytest.approx(1.96 * np.std([e.value for e in found]), rel=0.3)
+
+
 @pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}, {"subsets": 2.5}])
 def test_refuses_bad_options(options):
     with pytest.raises(UsageError, match="must be an integer"):

@@ -183,5 +183,6 @@ def test_figures_of_the_reference_are_kept_on_disk(rng, tmp_path):
     assert compute() == first
     kept[0].write_bytes(b"damaged")
     assert compute() == first
-    np.savez(kept[0], value=np.array(1e6))
-    assert compute()[0].value == pytest.approx(first[0].value + 1e6, rel=0.1)
+    np.savez(kept[0], value=np.array(0.0))
+    assert compute()[0].value < first[0].value
+    assert compute()[1:] == first[1:]

@@ -122,6 +122,11 @@ def test_interval_holds_the_expectation(rng, metric):
     assert coverage(metric, draw, repetitions=60) >= 0.88
 
 
+def test_no_interval_where_no_sample_matters(rng):
+    far = compute_one(Recall(), feature_inputs(rng.normal(size=(50, 3)) + 100, rng.normal(size=(60, 3))))
+    assert far.value == 0.0 and far.ci95 is None and "no interval" in far.notes[0]
+
+
 def test_refuses_too_few_points_and_bad_options(rng):
     with pytest.raises(NotApplicable, match="4 samples"):
         Precision().compute(feature_inputs(rng.normal(size=(4, 2)), rng.normal(size=(50, 2))))
