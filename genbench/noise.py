@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,18 +16,21 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_AHEAD_DRAWS, _AHEAD_VALUES = 32, 2**17
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Ten rounds of Philox-4x32 on four int64 tensors holding 32-bit words; returns four such tensors."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        high0, high1 = (p0 >> 32) & _MASK, (p1 >> 32) & _MASK
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, p1 & _MASK, high0 ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _KEY_STEPS[0]) & _MASK, (k1 + _KEY_STEPS[1]) & _MASK
-    return c0, c1, c2, c3
+    """Ten rounds of Philox-4x32 on four int64 tensors of one shape, each holding 32-bit words; returns four such."""
+    even, odd = torch.stack((counter[2], counter[0])), torch.stack((counter[1], counter[3]))
+    column = (2,) + (1,) * (even.dim() - 1)
+    multipliers = torch.tensor(_MULTIPLIERS[::-1], device=even.device).view(column)
+    steps = [[(word + i * step) & _MASK for word, step in zip(key, _KEY_STEPS)] for i in range(10)]
+    for round_key in torch.tensor(steps, device=even.device).view(10, *column):
+        product = even * multipliers
+        high = product.bitwise_right_shift(32).bitwise_and_(_MASK).bitwise_xor_(odd).bitwise_xor_(round_key)
+        # Lane 0 of `even` is word 2 and lane 1 word 0, so that each lane of `high` meets the word it is mixed into.
+        even, odd = high.flip(0), product.bitwise_and_(_MASK)
+    return even[1], odd[0], even[0], odd[1]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -49,6 +53,8 @@ class NoiseSource:
         self._key = (mixed & _MASK, (mixed >> 32) & _MASK)
         self.index = index.to(torch.int64)
         self._draw = 0
+        self._last: tuple[str, int] | None = None
+        self._ahead: list[Tensor] = []
 
     @property
     def device(self) -> torch.device:
@@ -57,42 +63,60 @@ class NoiseSource:
     def __len__(self) -> int:
         return self.index.shape[0]
 
-    def _words(self, count: int) -> Tensor:
-        """(B, 4 * ceil(count / 4)) int64 tensor of 32-bit words for the next draw."""
-        blocks = -(-count // 4)
-        low = (self.index & _MASK)[:, None]
-        high = ((self.index >> 32) & _MASK)[:, None]
-        position = torch.arange(blocks, device=self.device, dtype=torch.int64)[None, :]
-        draw = torch.full_like(position, self._draw)
+    def _next(self, kind: str, count: int, transform: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """(B, count) values of the next draw. A draw like the one before it is made together with those to come:
+        samplers ask for the same again and again, and one large operation costs less than many small ones."""
+        if self._last != (kind, count):
+            self._ahead = []
+        if not self._ahead:
+            draws = 1
+            if self._last == (kind, count):
+                draws = max(1, min(_AHEAD_DRAWS, _AHEAD_VALUES // max(1, len(self) * count)))
+            self._ahead = list(transform(self._words(draws, count), count).unbind(0))[::-1]
+        self._last = (kind, count)
         self._draw += 1
-        words = philox((position + 0 * low, low + 0 * position, high + 0 * position, draw + 0 * low), self._key)
-        return torch.stack(words, dim=-1).reshape(len(self), 4 * blocks)
+        return self._ahead.pop()
+
+    def _words(self, draws: int, count: int) -> Tensor:
+        """(draws, B, >= count) int64 tensor of 32-bit words for the next draws."""
+        blocks = -(-count // 4)
+        shape = (draws, len(self), blocks)
+        position = torch.arange(blocks, device=self.device)
+        draw = torch.arange(self._draw, self._draw + draws, device=self.device)[:, None, None]
+        low, high = (self.index & _MASK)[:, None], ((self.index >> 32) & _MASK)[:, None]
+        words = philox((position.expand(shape), low.expand(shape), high.expand(shape), draw.expand(shape)), self._key)
+        return torch.stack(words, dim=-1).flatten(2)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape) float32, uniform on [0, 1) with 24 random bits."""
-        count = math.prod(shape)
-        words = self._words(count)[:, :count]
-        return ((words >> 8).to(torch.float32) * 2.0**-24).reshape(len(self), *shape)
+        return self._next("uniform", math.prod(shape), _to_uniform).reshape(len(self), *shape)
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape) float32, standard normal (Box-Muller)."""
-        count = math.prod(shape)
-        half = -(-count // 2)
-        words = self._words(2 * half)[:, : 2 * half]
-        u = ((words >> 8).to(torch.float32) + 0.5) * 2.0**-24
-        radius = torch.sqrt(-2.0 * torch.log(u[:, :half]))
-        angle = (2.0 * math.pi) * u[:, half:]
-        z = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=1)
-        return z[:, :count].reshape(len(self), *shape)
+        return self._next("normal", math.prod(shape), _to_normal).reshape(len(self), *shape)
 
     def rademacher(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape) float32, -1 or +1 with equal probability."""
-        count = math.prod(shape)
-        words = self._words(count)[:, :count]
-        return ((words & 1).to(torch.float32) * 2.0 - 1.0).reshape(len(self), *shape)
+        return self._next("rademacher", math.prod(shape), _to_sign).reshape(len(self), *shape)
 
     def categorical(self, probabilities: Tensor) -> Tensor:
         """One category per distribution: (B, ..., K) probabilities to (B, ...) int64, by inversion."""
         cumulative = probabilities.float().cumsum(-1)
         threshold = self.uniform(tuple(probabilities.shape[1:-1])) * cumulative[..., -1]
         return (cumulative <= threshold[..., None]).sum(-1).clamp(max=probabilities.shape[-1] - 1)
+
+
+def _to_uniform(words: Tensor, count: int) -> Tensor:
+    return (words[..., :count] >> 8).to(torch.float32) * 2.0**-24
+
+
+def _to_normal(words: Tensor, count: int) -> Tensor:
+    half = -(-count // 2)
+    u = ((words[..., : 2 * half] >> 8).to(torch.float32) + 0.5) * 2.0**-24
+    radius = torch.sqrt(-2.0 * torch.log(u[..., :half]))
+    angle = (2.0 * math.pi) * u[..., half:]
+    return torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)[..., :count]
+
+
+def _to_sign(words: Tensor, count: int) -> Tensor:
+    return (words[..., :count] & 1).to(torch.float32) * 2.0 - 1.0

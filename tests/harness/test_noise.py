@@ -46,6 +46,17 @@ def test_consecutive_draws_differ():
     assert not torch.equal(source.uniform((4,)), source.uniform((4,)))
 
 
+def test_draws_made_ahead_are_the_draws_asked_for():
+    """Element (seed, index, draw) is the same however the calls before it were mixed."""
+    same, mixed = NoiseSource(5, torch.arange(3)), NoiseSource(5, torch.arange(3))
+    expected = [same.normal((6,)) for _ in range(40)]
+    for number, value in enumerate(expected):
+        if number % 3 == 1:
+            mixed.uniform((2,))
+        else:
+            assert torch.equal(mixed.normal((6,)), value)
+
+
 def test_distributions():
     source = NoiseSource(3, torch.arange(2000))
     normal = source.normal((31,)).numpy().ravel()

@@ -43,6 +43,12 @@ def test_memoriser_is_flagged_and_fresh_data_is_not(splits, rng):
     assert honest.extra["expected"] == 0.05 and honest.extra["test_split"] == pytest.approx(0.05, abs=0.01)
 
 
+def test_memoriser_is_flagged_where_the_test_split_repeats_training_images(splits):
+    train, test = splits
+    leaky = np.concatenate([train[:60], test])
+    assert compute_one(MemorisedShare(), image_inputs(train[100:200], train, leaky)).value == 1.0
+
+
 def test_distance_of_copies_is_zero_and_the_test_split_stands_beside(splits):
     train, test = splits
     copies = compute_one(NearestTrainDistance(), image_inputs(train[:50], train, test))
