@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genbench.api import Encodes, GenerativeModel, HasLatent, Reconstructs
 from genbench.data.base import ImageDataset, Splits
+from genbench.metrics.memorisation import nearest_images
 from genbench.noise import NoiseSource
 from genbench.sample import check_images
 
@@ -39,21 +40,6 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     return path.reshape(shape[0], -1, *shape[1:])
 
 
-def nearest_training(samples: np.ndarray, train: np.ndarray, block: int = 4096) -> np.ndarray:
-    """Index of the nearest training image (L2 over pixels) of each sample; both (., C, H, W) uint8. Returns (N,)."""
-    queries = samples.reshape(len(samples), -1).astype(np.float64)
-    best = np.full(len(samples), np.inf)
-    found = np.zeros(len(samples), dtype=np.int64)
-    for start in range(0, len(train), block):
-        piece = train[start : start + block].reshape(-1, queries.shape[1]).astype(np.float64)
-        distance = (queries**2).sum(1)[:, None] - 2.0 * queries @ piece.T + (piece**2).sum(1)[None]
-        nearest = distance.argmin(1)
-        value = distance[np.arange(len(samples)), nearest]
-        closer = value < best
-        best[closer], found[closer] = value[closer], nearest[closer] + start
-    return found
-
-
 def _nhwc(images: np.ndarray | Tensor) -> np.ndarray:
     array = images.cpu().numpy() if isinstance(images, Tensor) else images
     return np.ascontiguousarray(np.moveaxis(array, -3, -1))
@@ -75,7 +61,7 @@ def make_gallery(
     ``reconstructions`` of the first test images and ``interpolations`` (P, S, H, W, C), where the model can.
     """
     shown = samples[:NEIGHBOURS]
-    neighbours = splits.train.images[nearest_training(shown, splits.train.images)]
+    neighbours = splits.train.images[nearest_images(shown, splits.train.images).index]
     arrays = {"nearest_samples": _nhwc(shown), "nearest": _nhwc(neighbours)}
     if of_model:
         arrays["real"] = _nhwc(splits.test.images[:REAL])

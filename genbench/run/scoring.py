@@ -28,7 +28,7 @@ from genbench.run.plan import CellPlan, RowPlan
 from genbench.run.stages import Monitor, Task, read_likelihoods, read_samples, read_timing, read_training
 from genbench.run.store import Store
 from genbench.suite import Suite
-from genbench.timing import cpu_name
+from genbench.timing import cpu_name, device_name
 
 
 def extractor_for(suite: Suite, device: str) -> FeatureExtractor | None:
@@ -50,9 +50,13 @@ def reference_features(task: Task, monitor: Monitor) -> dict[str, float]:
     return {}
 
 
+def _reference_cache(store: Store, splits: Splits, extractor: FeatureExtractor | None) -> Path:
+    identity = None if extractor is None else extractor.identity
+    return store.data / f"reference-{hash_value([identity, splits.train.fingerprint])[:16]}"
+
+
 def _train_features(store: Store, splits: Splits, extractor: FeatureExtractor) -> Features:
-    key = hash_value([extractor.identity, splits.train.fingerprint])
-    path = store.data / f"features-{key[:16]}.npz"
+    path = _reference_cache(store, splits, extractor) / "features.npz"
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -95,8 +99,9 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
         extractor=extractor,
         reconstructions=_reconstructions(store, row, receipts["gallery"]),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
-        cost=cost_figures(None if task.cell.control else training.parameters, training, timing),
+        cost=cost_figures(None if task.cell.control else training.parameters, training, timing, task.device),
         reference_features=None if extractor is None else _train_features(store, splits, extractor),
+        reference_cache=_reference_cache(store, splits, extractor),
         seed=row.seed,
     )
     comparable = {"dataset": splits.name, "dataset_fingerprint": splits.fingerprint, "reference": "train"}
@@ -186,31 +191,37 @@ def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) 
     return PerImage(file=path.name, sha256=hash_file(path), arrays=sorted(arrays))
 
 
-def cost_figures(parameters: int | None, training: Training, timing: Timing | None) -> dict[str, Estimate]:
+def cost_figures(parameters: int | None, training: Training, timing: Timing | None, device: str) -> dict[str, Estimate]:
     """Size, training and sampling figures by metric name; those not measured are left out."""
-    figures = {"training_seconds": Estimate(training.seconds, 1, estimator="wall clock")}
+    trained_on = {"device": device_name(torch.device(device))}
+    figures = {"training_seconds": Estimate(training.seconds, 1, estimator="wall clock", conditions=trained_on)}
     if parameters is not None:
         figures["parameters"] = Estimate(float(parameters), 1, kind="exact", estimator="count")
     if timing is not None:
+        timed_on = {"device": timing.device, "threads": timing.threads, "precision": timing.precision}
+        batch = {**timed_on, "batch_size": timing.batch_size}
         rates = [window.images / window.seconds for window in timing.windows]
-        figures["images_per_second"] = _median(rates, "median of windows")
-        figures["latency_seconds"] = _median(timing.latency_seconds, "median of single images")
+        figures["images_per_second"] = _median(rates, "median of windows", batch)
+        figures["latency_seconds"] = _median(timing.latency_seconds, "median of single images", timed_on)
         figures["evaluations_per_image"] = Estimate(
             timing.evaluations_per_image, 1, kind="exact", estimator="forward calls"
         )
         if timing.peak_memory_bytes is not None:
-            figures["peak_memory_bytes"] = Estimate(float(timing.peak_memory_bytes), 1, estimator="peak while sampling")
+            figures["peak_memory_bytes"] = Estimate(
+                float(timing.peak_memory_bytes), 1, estimator="peak while sampling", conditions=batch
+            )
     return figures
 
 
-def _median(values: list[float], estimator: str) -> Estimate:
+def _median(values: list[float], estimator: str, conditions: dict[str, Any]) -> Estimate:
     """Median with a Student t interval of its repetitions, around the median."""
     middle = statistics.median(values)
     if len(values) < 2:
-        return Estimate(middle, len(values), estimator=estimator)
+        return Estimate(middle, len(values), estimator=estimator, conditions=conditions)
     half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
     interval = (max(0.0, middle - half), middle + half)
-    return Estimate(middle, len(values), interval, "Student t over repetitions", estimator=estimator)
+    how = "Student t over repetitions"
+    return Estimate(middle, len(values), interval, how, estimator=estimator, conditions=conditions)
 
 
 def environment(task: Task) -> dict[str, Any]:
