@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise DataError(
             f"{folder}: no {MANIFEST}; a checkpoint is a folder with {MANIFEST} and {WEIGHTS}, as `genbench run` "
@@ -97,6 +97,9 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: not a readable manifest: {str(error).splitlines()[0]}") from None
+    if manifest.format != FORMAT:
+        raise DataError(f"{path}: checkpoint format {manifest.format}, this genbench reads format {FORMAT}.")
+    return manifest
 
 
 def load_checkpoint(

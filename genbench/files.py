@@ -6,12 +6,16 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+
+from genbench.errors import DataError
 
 
 @contextmanager
@@ -51,7 +55,22 @@ def write_json(path: Path, value: Any) -> None:
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Write a compressed npz atomically."""
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz; nothing in it can be code.
+
+    Raises:
+        DataError: missing, truncated or no npz; the message names the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not a readable npz file ({error}). Delete it and run again to make it anew."
+        ) from None
 
 
 def canonical_json(value: Any) -> str:

@@ -41,9 +41,9 @@ def evaluate_likelihood(
             )
         if not bool(torch.isfinite(result.nats).all()):
             raise ModelOutputError(f"log_likelihood() by '{estimator}' returned values that are not finite")
-        nats.append(result.nats.double().cpu().numpy())
+        nats.append(result.nats.cpu().double().numpy())
         if result.standard_error is not None:
-            errors.append(result.standard_error.double().cpu().numpy())
+            errors.append(result.standard_error.cpu().double().numpy())
         kind = result.kind
         if report is not None:
             report(int(index[-1]) + 1, len(data))

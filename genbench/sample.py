@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from genbench.api import Condition, GenerativeModel, ImageSpec, SampleRequest, SamplerOptions
+from genbench.errors import GenbenchError
 from genbench.images import from_levels, to_levels
 from genbench.noise import NoiseSource
 
 
-class ModelOutputError(Exception):
+class ModelOutputError(GenbenchError):
     """A model returned something other than what the contract asks for."""
 
 

@@ -77,6 +77,8 @@ class Suite(BaseModel):
     metrics: tuple[str, ...] = Field(min_length=1)
     extractor: str | None = None
     """The feature extractor of the metrics that need one; without it they are not applicable."""
+    fallback_extractor: str | None = None
+    """Used, and named with every number, where the weights of ``extractor`` are not here."""
     num_samples: int = Field(ge=2)
     """Samples of every row, controls included."""
     reference: Literal["train"] = "train"
@@ -125,7 +127,7 @@ class Suite(BaseModel):
         groups: tuple[tuple[registry.Group, tuple[str, ...]], ...] = (
             ("controls", self.controls),
             ("metrics", self.metrics),
-            ("extractors", (self.extractor,) if self.extractor else ()),
+            ("extractors", tuple(name for name in (self.extractor, self.fallback_extractor) if name)),
         )
         for group, names in groups:
             for name in names:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from genbench.api import Batch, GenerativeModel, Trainable, TrainingData
 from genbench.checkpoint import load_state, load_tensors, save_tensors
-from genbench.errors import DataError, Interrupted
+from genbench.errors import DataError, GenbenchError, Interrupted
 from genbench.noise import NoiseSource, derive_seed
 from genbench.recipe import TrainRecipe
 from genbench.record import Curve, Training
@@ -30,8 +30,12 @@ CURVE_POINTS = 200
 VALIDATION_BATCH = 256
 
 
-class TrainingError(Exception):
+class TrainingError(GenbenchError):
     """Training broke: a loss that is not finite, or a model that returned the wrong thing."""
+
+
+class _StopAsked(Exception):  # noqa: N818
+    """Raised inside the loop when the run asked to stop."""
 
 
 @contextmanager
@@ -107,6 +111,7 @@ class _Progress:
     best_step: int | None = None
     since_best: int = 0
     stopped_early: bool = False
+    validated: int = 0
     sums: dict[str, Any] = field(default_factory=dict)
     count: int = 0
     curves: dict[str, dict[str, list]] = field(default_factory=dict)
@@ -180,6 +185,7 @@ class Trainer:
         self.average = Average(averaged, recipe.ema_decay) if recipe.ema_decay and averaged else None
         self.best_state: dict[str, Tensor] | None = None
         self.progress = _Progress()
+        self._epoch_order: tuple[int, Tensor] | None = None
 
     def run(self) -> Training:
         """Train to the end of the budget (or to an early stop) and leave the final weights in the model.
@@ -191,25 +197,30 @@ class Trainer:
         self._resume()
         start = time.perf_counter() - self.progress.seconds
         context = _Context(self)
-        every = max(1, self.steps // CURVE_POINTS)
-        while self.progress.step < self.steps and not self.progress.stopped_early:
-            self._one_step(context)
+        try:
+            self._validate_if_due()
+            while self.progress.step < self.steps and not self.progress.stopped_early:
+                self._one_step(context)
+                self.progress.seconds = time.perf_counter() - start
+                self._log_if_due()
+                self._validate_if_due()
+                if self._report is not None:
+                    self._report(self.progress.step, self.steps)
+                if self.progress.step < self.steps:
+                    self._stop_if_asked()
+                    if self.progress.step % self.recipe.checkpoint_every == 0:
+                        self._save()
+        except _StopAsked:
+            self._save()
             step = self.progress.step
-            self.progress.seconds = time.perf_counter() - start
-            if step % every == 0 or step == self.steps:
-                self._log(step)
-            if step % self.recipe.validate_every == 0 or step == self.steps:
-                self._validate(step)
-            if self._report is not None:
-                self._report(step, self.steps)
-            if self._should_stop() and step < self.steps:
-                self._save()
-                raise Interrupted(f"stopped at step {step} of {self.steps}; the state is saved")
-            if step % self.recipe.checkpoint_every == 0 and step < self.steps:
-                self._save()
+            raise Interrupted(f"stopped at step {step} of {self.steps}; the state is saved") from None
         self._finish()
         self.progress.seconds = time.perf_counter() - start
         return self._summary()
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise _StopAsked
 
     def _one_step(self, context: _Context) -> None:
         step = self.progress.step
@@ -229,15 +240,20 @@ class Trainer:
         """The step's batch: consecutive pieces of a permutation keyed by the epoch; images flipped where asked."""
         data, size = self.train_data, min(self.recipe.batch_size, len(self.train_data))
         per_epoch = len(data) // size
-        order_rng = torch.Generator().manual_seed(derive_seed(self.seed, "order", step // per_epoch))
         start = (step % per_epoch) * size
-        chosen = torch.randperm(len(data), generator=order_rng)[start : start + size].to(self.device)
+        chosen = self._order(step // per_epoch)[start : start + size]
         images = data.images[chosen]
         if self.recipe.horizontal_flip:
             flip = torch.rand(size, 1, 1, 1, generator=rng, device=self.device) < 0.5
             images = torch.where(flip, images.flip(-1), images)
         labels = None if data.labels is None else data.labels[chosen]
         return Batch(images=images, index=data.index[chosen], labels=labels)
+
+    def _order(self, epoch: int) -> Tensor:
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            rng = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            self._epoch_order = (epoch, torch.randperm(len(self.train_data), generator=rng).to(self.device))
+        return self._epoch_order[1]
 
     def step_optimizer(self, name: str, step: int) -> None:
         """Clip, set the scheduled rate, step and zero gradients of one optimiser."""
@@ -250,8 +266,12 @@ class Trainer:
             self.accelerator.clip_grad_norm_(parameters, self.recipe.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        torch.clear_autocast_cache()  # it holds casts of the weights as they were before this step
 
-    def _log(self, step: int) -> None:
+    def _log_if_due(self) -> None:
+        step = self.progress.step
+        if step % max(1, self.steps // CURVE_POINTS) and step != self.steps:
+            return
         for name, total in self.progress.sums.items():
             value = float(total) / self.progress.count
             if not math.isfinite(value):
@@ -268,11 +288,16 @@ class Trainer:
             with self.average.swapped_in():
                 yield
 
-    def _validate(self, step: int) -> None:
+    def _validate_if_due(self) -> None:
+        step = self.progress.step
+        due = step > 0 and (step % self.recipe.validate_every == 0 or step == self.steps)
+        if not due or self.progress.validated == step:
+            return
         with self._evaluating():
             value = self._validation_figure()
             if not math.isfinite(value):
                 raise TrainingError(f"validation is {value} at step {step}")
+            self.progress.validated = step
             self.progress.add_point("validation", step, value)
             if self.progress.best is None or value < self.progress.best:
                 self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
@@ -287,6 +312,7 @@ class Trainer:
     def _validation_figure(self) -> float:
         data, total = self.validation_data, 0.0
         for start in range(0, len(data), VALIDATION_BATCH):
+            self._stop_if_asked()
             piece = slice(start, start + VALIDATION_BATCH)
             labels = None if data.labels is None else data.labels[piece]
             batch = Batch(images=data.images[piece], index=data.index[piece], labels=labels)
@@ -294,7 +320,7 @@ class Trainer:
             figure = self.model.validate(batch, noise)
             if tuple(figure.shape) != (len(batch),):
                 raise TrainingError(f"validate() returned shape {tuple(figure.shape)}, expected ({len(batch)},)")
-            total += float(figure.double().sum())
+            total += float(figure.cpu().double().sum())
         return total / len(data)
 
     def _finish(self) -> None:
@@ -339,16 +365,16 @@ class Trainer:
     def _resume(self) -> None:
         if self.state_path is None or not self.state_path.exists():
             return
-        tensors, metadata = load_tensors(self.state_path, self.device)
+        tensors, metadata = load_tensors(self.state_path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, key = name.split("/", 1)
             parts[part][key] = tensor
         try:
             load_state(self.model, parts["model"], str(self.state_path))
-            self.best_state = parts["best"] or None
+            self.best_state = {k: v.to(self.device) for k, v in parts["best"].items()} or None
             if self.average is not None:
-                self.average.shadow = {k: parts["average"][k] for k in self.average.shadow}
+                self.average.shadow = {k: parts["average"][k].to(self.device) for k in self.average.shadow}
             for name, optimizer in self.optimizers.items():
                 _load_optimizer(optimizer, name, parts["optimizer"], metadata["optimizer"])
             self.progress = _Progress(**metadata["progress"])

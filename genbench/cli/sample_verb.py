@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +50,17 @@ def command(
     **options: Any,
 ) -> int:
     """Draw samples from a model's published weights, or from a checkpoint folder that a run left."""
+    from genbench.write_images import check_target, write_images
+
+    check_target(out)
+
     from genbench.checkpoint import load_checkpoint
-    from genbench.errors import unknown
+    from genbench.errors import UsageError, unknown
     from genbench.published import find_checkpoint
     from genbench.recipe import sampler_options
     from genbench.registry import load_model
     from genbench.run.run import resolve_device
-    from genbench.sample import draw_samples
-    from genbench.write_images import write_images
+    from genbench.sample import ModelOutputError, draw_samples
 
     folder = find_checkpoint(source, suite)
     chosen = resolve_device(device)
@@ -64,7 +71,43 @@ def command(
             raise unknown(f"variant of {manifest.model}", variant, manifest.variants)
         values |= manifest.variants[variant]
     values |= {name: value for name, value in options.items() if value is not None}
-    images = draw_samples(loaded, num_samples, seed, batch_size, sampler_options(type(loaded), values))
-    write_images(out, images)
+    request = sampler_options(type(loaded), values)
+    try:
+        with _progress() as stage:
+            images = draw_samples(loaded, num_samples, seed, batch_size, request, stage("sampling", num_samples))
+            write_images(out, images, stage("writing", num_samples))
+    except ModelOutputError as error:
+        click.echo(f"genbench: {manifest.model}: {error}", err=True)
+        return 1
+    except MemoryError:
+        raise UsageError(
+            f"{num_samples} samples do not fit in memory. Ask for fewer with -n; another --seed draws others."
+        ) from None
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; nothing was written to {out}.", err=True)
+        return 130
     click.echo(f"{num_samples} samples of {manifest.model} ({manifest.suite}, seed {seed}): {out}")
     return 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], Callable[[int, int], None]]]:
+    """Yield a function that starts a stage and returns its report: one bar a stage, on a terminal's standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    label, rate = TextColumn("{task.description}"), TextColumn("{task.fields[rate]}")
+    columns = (label, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    silent = not sys.stderr.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=silent) as bars:
+
+        def stage(name: str, total: int) -> Callable[[int, int], None]:
+            task, start = bars.add_task(name, total=total, rate=""), time.perf_counter()
+
+            def report(done: int, total: int) -> None:
+                speed = done / max(time.perf_counter() - start, 1e-9)
+                bars.update(task, completed=done, total=total, rate=f"{speed:.3g}/s")
+
+            return report
+
+        yield stage

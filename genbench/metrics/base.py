@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 
 from genbench.data.base import ImageDataset
+from genbench.errors import DataError
 from genbench.features.base import FeatureExtractor, Features
-from genbench.files import write_npz
+from genbench.files import read_npz, write_npz
 from genbench.record import MetricKind
 
 T = TypeVar("T")
@@ -98,9 +98,8 @@ class MetricInputs:
             if self.reference_cache is None:
                 return make()
             path = self.reference_cache / f"{key}.npz"
-            with contextlib.suppress(OSError, ValueError, KeyError, BadZipFile), np.load(path) as stored:
-                kept: np.ndarray = stored["value"]
-                return kept
+            with contextlib.suppress(DataError, KeyError):
+                return read_npz(path)["value"]
             value = make()
             write_npz(path, value=value)
             return value

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
+import genbench
 from genbench import registry
 from genbench.api import GenerativeModel, SamplerOptions
 from genbench.errors import UsageError, unknown
@@ -18,10 +22,18 @@ from genbench.files import hash_file, hash_value
 from genbench.recipe import Recipe, build_config, load_recipe, sampler_options, source_path
 from genbench.suite import Row, Suite
 
-TRAIN_VERSION = 1
-"""Raise it when the harness would train the same recipe to other weights."""
-SAMPLE_VERSION = 1
-"""Raise it when the harness would draw other samples from the same weights."""
+_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+
+
+def _harness_hash(*files: str) -> str:
+    folder = Path(genbench.__file__).parent
+    return hash_value({file: hash_file(folder / file) for file in files})
+
+
+TRAIN_VERSION = _harness_hash("controls.py", "data/base.py", "images.py", "noise.py", "train.py")
+"""Hash of the harness's code that makes weights; a part of every cell's key."""
+SAMPLE_VERSION = _harness_hash("sample.py")
+"""Hash of the harness's code that draws samples, beyond what `TRAIN_VERSION` covers; a change keeps the weights."""
 
 
 class RowPlan(BaseModel):
@@ -117,8 +129,9 @@ def _plan_cell(
             "dataset": dataset_fingerprint,
             "seed": seed,
             "device": device.type,
+            "threads": suite.threads,
             "torch": torch.__version__,
-            "version": TRAIN_VERSION,
+            "harness": TRAIN_VERSION,
         }
     )
     rows = tuple(_plan_row(model_class, name, recipe, variant, seed) for variant in variants)
@@ -153,38 +166,77 @@ def family_of(model_class: type) -> str:
 
 
 def source_hash(model_class: type) -> str:
-    """SHA-256 over a model's source file and the files it imports from its own top-level package."""
+    """SHA-256 over the module names and contents of the Python files that a model is made of.
+
+    These are its own file, those of its base classes, and all that they import, directly or not. Left out are genbench
+    (see `TRAIN_VERSION`), the standard library and installed packages; but the top-level packages of this model and of
+    the registered models count wherever they are installed. Nothing is imported to find out.
+    """
+    registered = {entry.module for entry in registry.entries("models").values()}
+    packages = {module.split(".")[0] for module in {model_class.__module__, *registered}}
     path = source_path(model_class)
-    package = model_class.__module__.split(".")[0]
-    return hash_value({p.name: hash_file(p) for p in sorted(_closure(path, package))})
-
-
-def _closure(path: Path, package: str) -> set[Path]:
-    found, waiting = set(), [path]
+    waiting = [(model_class.__module__, path)]
+    for parent in model_class.__mro__:
+        waiting.extend(_model_files(parent.__module__, packages, path.parent))
+    digests: dict[tuple[str, Path], str] = {}
     while waiting:
-        current = waiting.pop()
-        if current in found:
+        module, file = waiting.pop()
+        if (module, file) in digests:
             continue
-        found.add(current)
-        for module in _imported(current):
-            if module.split(".")[0] == package:
-                waiting.extend(_module_files(module))
-    return found
+        digests[module, file] = hash_file(file)
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        for imported in _imported(file.read_bytes(), package):
+            waiting.extend(_model_files(imported, packages, None if package else file.parent))
+    return hash_value(sorted([module, digest] for (module, _), digest in digests.items()))
 
 
-def _imported(path: Path) -> set[str]:
-    modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            modules.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
-    return modules
-
-
-def _module_files(module: str) -> list[Path]:
+@cache
+def _imported(source: bytes, package: str) -> frozenset[str]:
+    """Absolute names of what a file of ``package`` imports, whether modules or not; none if it is no Python."""
     try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        return []
-    return [Path(spec.origin)] if spec is not None and spec.origin and spec.origin.endswith(".py") else []
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return frozenset()
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            try:
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            except ImportError:
+                continue
+            names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    return frozenset(names)
+
+
+def _model_files(module: str, packages: set[str], folder: Path | None) -> Iterator[tuple[str, Path]]:
+    """Names and files of ``module`` and of the packages it lies in, as far as they are part of a model.
+
+    A top-level module that Python does not find is looked up in ``folder``, that of the importing file.
+    """
+    top, *rest = module.split(".")
+    if top == genbench.__name__:
+        return
+    name, spec = top, _top_level(top, folder)
+    while spec is not None:
+        if spec.origin and spec.origin.endswith(".py"):
+            file = Path(spec.origin)
+            if top in packages or not _is_installed(file):
+                yield name, file
+        if not rest or spec.submodule_search_locations is None:
+            return
+        name = f"{name}.{rest.pop(0)}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+
+
+def _top_level(name: str, folder: Path | None) -> ModuleSpec | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:  # a module in memory without a spec
+        return None
+    return PathFinder.find_spec(name, [str(folder)]) if spec is None and folder is not None else spec
+
+
+def _is_installed(file: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts) or file.is_relative_to(_STANDARD_LIBRARY)

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+from genbench.run.stages import JobResult
 from genbench.run.worker import Job, worker_main
 
 GRACE_SECONDS = 30.0
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
 class Outcome:
-    """How a job ended: "done" with seconds by stage, "failed" with a reason, or "interrupted"."""
+    """How a job ended: "done" with its result, "failed" with a reason, or "interrupted"."""
 
     job: Job
     status: str
-    seconds: dict[str, float]
+    result: JobResult
     reason: str = ""
     details: str = ""
 
@@ -35,9 +37,10 @@ class _Running:
     outcome: Outcome | None = None
 
 
-def context(preload: Sequence[str] = ()) -> Any:
-    """A fork server that has the heavy modules imported (spawn where there is no fork server)."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def context(preload: Sequence[str], threads: int) -> Any:
+    """A fork server that has the heavy modules imported (spawn where there is none); ``threads`` for each process."""
+    for variable, value in {"OMP_WAIT_POLICY": "PASSIVE", **{name: str(threads) for name in THREAD_VARIABLES}}.items():
+        os.environ.setdefault(variable, value)
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     server = multiprocessing.get_context("forkserver")
@@ -50,6 +53,8 @@ class Pool:
 
     Args:
         limit: processes at once.
+        preload: modules that the fork server imports once for all.
+        threads: threads of each process.
         on_progress: called with (job, stage, done, total).
         on_end: called with each `Outcome` as it comes.
     """
@@ -58,11 +63,12 @@ class Pool:
         self,
         limit: int,
         preload: Sequence[str],
+        threads: int,
         on_progress: Callable[[Job, str, int, int], None],
         on_end: Callable[[Outcome], None],
     ) -> None:
         self.limit = limit
-        self._context = context(preload)
+        self._context = context(preload, threads)
         self._on_progress, self._on_end = on_progress, on_end
         self._running: list[_Running] = []
 
@@ -116,15 +122,15 @@ class Pool:
                 elif kind == "done":
                     running.outcome = Outcome(running.job, "done", values[0])
                 elif kind == "interrupted":
-                    running.outcome = Outcome(running.job, "interrupted", {}, values[0])
+                    running.outcome = Outcome(running.job, "interrupted", JobResult(), values[0])
                 else:
-                    running.outcome = Outcome(running.job, "failed", {}, *values)
+                    running.outcome = Outcome(running.job, "failed", JobResult(), *values)
         except EOFError:
             running.process.join()
             code = running.process.exitcode
             cause = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
             hint = " (out of memory?)" if code == -9 else ""
-            running.outcome = Outcome(running.job, "failed", {}, f"its process died: {cause}{hint}")
+            running.outcome = Outcome(running.job, "failed", JobResult(), f"its process died: {cause}{hint}")
 
     def stop(self) -> None:
         """Ask the workers to save and end; end those by force that do not within the grace time."""

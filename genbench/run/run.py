@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,17 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import BaseModel
 
 from genbench import __version__, registry
 from genbench.data import load_dataset
 from genbench.data.base import Splits
 from genbench.data.cache import open_splits, store_splits
 from genbench.errors import DataError, GenbenchError, UsageError
-from genbench.files import write_json
+from genbench.features import extractor_status, load_extractor
+from genbench.files import write_json, write_text
+from genbench.metrics import load_metric
 from genbench.record import Record, read_record
 from genbench.report import build_report
 from genbench.report.tables import write_summary
@@ -73,14 +74,14 @@ class RunResult:
 
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` to the best device present; others are checked.
+    """``auto`` to CUDA where there is one, else the CPU (MPS lacks float64: only when asked for); others are checked.
 
     Raises:
         UsageError: a device that this machine does not have.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return torch.device(next(d for d in ("cuda", "mps", "cpu") if present[d]))
+        return torch.device("cuda" if present["cuda"] else "cpu")
     if not present[name]:
         here = ", ".join(d for d, there in present.items() if there)
         raise UsageError(f"Device '{name}' is not available here (available: {here}). Use --device auto.")
@@ -120,6 +121,8 @@ def run_suite(options: RunOptions) -> RunResult:
     suite = load_suite(options.suite)
     rows = [Row.parse(name) for name in options.models] or list(suite.rows())
     suite.check_names()
+    for metric in suite.metrics:
+        load_metric(metric, suite.options.get(metric))
     device = resolve_device(options.device)
     root = (options.out or Path("runs") / suite.name).resolve()
     if options.data_root is not None and not options.data_root.is_dir():
@@ -146,6 +149,7 @@ def _locked(root: Path) -> Iterator[None]:
 def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path, options: RunOptions) -> RunResult:
     store = Store(root)
     _announce(suite, rows, device, root)
+    suite = _with_extractor(suite)
     splits = _dataset(store, suite, options)
     seeds = suite.seeds if options.seed is None else [options.seed]
     cells = plan_cells(
@@ -159,27 +163,34 @@ def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: P
     for cell in cells:
         store.claim_cell(cell.stem, cell.key)
     stems = [row.stem for cell in cells for row in cell.rows]
-    plan: dict[str, Any] = {
-        "genbench_version": __version__,
-        "command": options.command,
-        "suite": suite.model_dump(mode="json"),
-        "device": str(device),
-        "rows": stems,
-        "cells": [cell.model_dump(mode="json") for cell in cells],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
     before = _stage_seconds(root)
-    write_json(root / RUN_FILE, {**plan, "stage_seconds": before})
-    work = _Work([Task(root, suite, cell, str(device)) for cell in cells], device)
+    plan = RunFile(
+        genbench_version=__version__,
+        command=options.command,
+        suite=suite,
+        device=str(device),
+        rows=stems,
+        cells=cells,
+        started=_now(),
+        stage_seconds=before,
+    )
+    _write_run_file(root, plan)
+    work = _Work([Task(root, suite, cell, str(device)) for cell in cells], _model_modules(cells))
     try:
         seconds = work.run()
     finally:
-        total = {
-            name: round(before.get(name, 0.0) + work.seconds.get(name, 0.0), 2) for name in {**before, **work.seconds}
-        }
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(root / RUN_FILE, {**plan, "stage_seconds": total, "finished": finished})
+        names = {**before, **work.seconds}
+        total = {name: round(before.get(name, 0.0) + work.seconds.get(name, 0.0), 2) for name in names}
+        _write_run_file(root, plan.model_copy(update={"stage_seconds": total, "finished": _now()}))
     return finish(root, stems, seconds)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _write_run_file(root: Path, plan: RunFile) -> None:
+    write_json(root / RUN_FILE, plan.model_dump(mode="json"))
 
 
 def finish(root: Path, stems: Sequence[str], seconds: dict[str, float]) -> RunResult:
@@ -200,10 +211,9 @@ def finish(root: Path, stems: Sequence[str], seconds: dict[str, float]) -> RunRe
 def _stage_seconds(root: Path) -> dict[str, float]:
     """Seconds by stage that earlier invocations of the run spent."""
     try:
-        seconds: dict[str, float] = read_run_file(root)["stage_seconds"]
-    except (GenbenchError, KeyError):
+        return read_run_file(root).stage_seconds
+    except GenbenchError:
         return {}
-    return seconds
 
 
 def _announce(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path) -> None:
@@ -213,6 +223,26 @@ def _announce(suite: Suite, rows: Sequence[Row], device: torch.device, root: Pat
     )
     if suite.requirements and device.type == "cpu":
         print(f"No GPU is used. {suite.requirements}", file=sys.stderr)
+
+
+def _with_extractor(suite: Suite) -> Suite:
+    """The suite with an extractor that is here: its own, its fallback, or none; says so where it is not its own.
+
+    Raises:
+        DataError: weights that are here and damaged.
+    """
+    if suite.extractor is None:
+        return suite
+    status = extractor_status(suite.extractor)
+    if status.available:
+        load_extractor(suite.extractor)
+        return suite
+    print(f"{suite.extractor} is not here. {status.detail}", file=sys.stderr)
+    if suite.fallback_extractor is None:
+        print("Metrics that need features will be marked as not applicable.", file=sys.stderr)
+        return suite
+    print(f"Features are those of {suite.fallback_extractor} instead, and every number says so.", file=sys.stderr)
+    return suite.model_copy(update={"extractor": suite.fallback_extractor, "fallback_extractor": None})
 
 
 def _dataset(store: Store, suite: Suite, options: RunOptions) -> Splits:
@@ -226,29 +256,29 @@ def _dataset(store: Store, suite: Suite, options: RunOptions) -> Splits:
 class _Work:
     """The jobs of a run in their order: make side by side, time alone, score side by side."""
 
-    def __init__(self, tasks: list[Task], device: torch.device) -> None:
+    def __init__(self, tasks: list[Task], preload: Sequence[str] = ()) -> None:
         self.tasks = tasks
-        threads = tasks[0].suite.threads
-        limit = 1 if device.type != "cpu" else max(1, (os.cpu_count() or 1) // threads)
-        preload = sorted({registry.load_model(t.cell.reference).__module__ for t in tasks})
         self.progress = Progress()
         self.seconds: dict[str, float] = {}
-        self.failed: dict[str, str] = {}
-        preload = [m for m in preload if not m.startswith("genbench_plugin_")]
-        self.pool = Pool(limit, preload, self.progress.update, self._ended)
+        self.failed: set[str] = set()
+        """Stems of rows that have no samples to score."""
+        self.problems: list[str] = []
+        threads = tasks[0].suite.threads
+        limit = max(1, _cores() // threads) if tasks[0].device == "cpu" else 1
+        self.pool = Pool(limit, preload, threads, self.progress.update, self._ended)
 
     def run(self) -> dict[str, float]:
         """Run everything that is missing; returns process seconds by stage."""
         with self.progress:
             # Later entries of a suite tend to cost more: starting them first keeps all cores busy to the end.
             self.phase("make", [Job("make", t) for t in reversed(self.tasks)])
-            alive = [t for t in self.tasks if t.cell.stem not in self.failed]
-            self.phase("time", [Job("time", t, r) for t in alive for r in t.cell.rows if _untimed(t, r)])
-            alive = [t for t in alive if t.cell.stem not in self.failed]
-            if alive:
-                self.phase("score", [Job("features", alive[0])])
-            self.phase("score", [Job("score", t, r) for t in alive for r in t.cell.rows])
+            self.phase("time", [Job("time", t, r) for t, r in self._alive() if _untimed(t, r)])
+            self.phase("score", [Job("features", t) for t, _ in self._alive()[:1]])
+            self.phase("score", [Job("score", t, r) for t, r in self._alive()])
         return self.seconds
+
+    def _alive(self) -> list[tuple[Task, RowPlan]]:
+        return [(t, r) for t in self.tasks for r in t.cell.rows if r.stem not in self.failed]
 
     def phase(self, name: str, jobs: list[Job]) -> None:
         """Run jobs and count the phase's wall time."""
@@ -259,63 +289,96 @@ class _Work:
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
         self.progress.end(job)
-        if outcome.status == "failed":
-            self.progress.print(f"{job.name} failed: {outcome.reason}")
-            if outcome.details:
-                log = job.task.root / "logs" / f"{job.task.cell.stem}.txt"
-                log.parent.mkdir(exist_ok=True)
-                log.write_text(outcome.details, encoding="utf-8")
-            self._record_failure(job, outcome.reason)
-        for stage, spent in outcome.seconds.items():
+        for stage, spent in outcome.result.seconds.items():
             name = f"{stage} {job.task.cell.model}"
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        failures = dict(outcome.result.failures)
+        if outcome.status == "failed":
+            rows = (job.row,) if job.row is not None else job.task.cell.rows
+            failures |= {row.stem: outcome.reason for row in rows}
+            self._log(job, outcome.details)
+        for stem, reason in failures.items():
+            self.progress.print(f"{stem}: {job.kind} failed: {reason}")
+        self._record_failures(job, failures)
 
-    def _record_failure(self, job: Job, reason: str) -> None:
-        if job.kind == "features":
-            return
-        self.failed[job.task.cell.stem] = reason
-        rows = [job.row] if job.kind in ("score", "rescore") and job.row is not None else job.task.cell.rows
-        for row in rows:
-            write_failure(job.task, row, reason)
+    def _log(self, job: Job, details: str) -> None:
+        if details:
+            write_text(job.task.root / "logs" / f"{job.task.cell.stem}.txt", details)
+
+    def _record_failures(self, job: Job, failures: dict[str, str]) -> None:
+        """A row without samples or score gets a failed record; failed timing is for its figures to say; a record that
+        was there before `rescore` stays."""
+        if job.kind == "rescore":
+            self.problems += [f"{stem}: {reason}" for stem, reason in failures.items()]
+        elif job.kind in ("make", "score"):
+            for row in job.task.cell.rows:
+                if row.stem in failures:
+                    self.failed.add(row.stem)
+                    write_failure(job.task, row, failures[row.stem])
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _model_modules(cells: Sequence[CellPlan]) -> list[str]:
+    """Importable modules of the cells' models, for the fork server to have ready."""
+    modules = {registry.load_model(cell.reference).__module__ for cell in cells if ".py:" not in cell.reference}
+    return sorted(modules)
 
 
 def _untimed(task: Task, row: RowPlan) -> bool:
-    return task.store.receipt(row.stem, "timing", timing_key(task, row)) is None
+    receipt = task.store.receipt(row.stem, "timing", timing_key(task, row))
+    return receipt is None or "failed" in receipt
 
 
 def rescore(root: Path) -> RunResult:
     """Recompute the metrics of every row of a run from what is stored, without the models.
+
+    A row that cannot be scored keeps the record it has, and is named in the result.
 
     Raises:
         UsageError: not the folder of a run.
         DataError: its run file or its dataset cannot be read.
     """
     plan = read_run_file(root)
-    suite, device = Suite.model_validate(plan["suite"]), str(resolve_device("auto"))
-    cells = [CellPlan.model_validate(cell) for cell in plan["cells"]]
-    tasks = [Task(root.resolve(), suite, cell, device) for cell in cells]
+    tasks = [Task(root.resolve(), plan.suite, cell, str(resolve_device("auto"))) for cell in plan.cells]
     with _locked(root):
-        work = _Work(tasks, torch.device(device))
+        work = _Work(tasks)
         with work.progress:
-            work.phase("score", [Job("rescore", t, r) for t in tasks for r in t.cell.rows if _sampled(t, r)])
-        return finish(root, plan["rows"], work.seconds)
+            work.phase("score", [Job("rescore", t, r) for t in tasks for r in t.cell.rows])
+        result = finish(root, plan.rows, work.seconds)
+    result.broken += work.problems
+    return result
 
 
-def read_run_file(root: Path) -> dict[str, Any]:
+class RunFile(BaseModel):
+    """``run.json``: what a run was asked to do, and where its time went so far."""
+
+    genbench_version: str
+    command: str
+    suite: Suite
+    device: str
+    rows: list[str]
+    cells: list[CellPlan]
+    started: str
+    finished: str | None = None
+    stage_seconds: dict[str, float] = {}
+
+
+def read_run_file(root: Path) -> RunFile:
     """Read ``run.json``.
 
     Raises:
-        UsageError: missing: the folder is not a run's. DataError: damaged.
+        UsageError: missing: the folder is not a run's. DataError: damaged, or of another version.
     """
     path = root / RUN_FILE
     if not path.is_file():
         raise UsageError(f"{root} is not the folder of a run: it has no {RUN_FILE}. Give the folder passed to --out.")
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return value
+        return RunFile.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable: {error}. Run the suite again in this folder to mend it.") from None
-
-
-def _sampled(task: Task, row: RowPlan) -> bool:
-    return task.store.receipt_key(row.stem, "samples") is not None
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: not readable: {reason}. Run the suite again in this folder to mend it.") from None

@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import platform
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 
 from genbench import __version__
-from genbench.checkpoint import read_manifest
 from genbench.data.base import Splits
 from genbench.data.cache import open_splits
-from genbench.errors import DataError, GenbenchError
-from genbench.features import load_extractor
+from genbench.errors import DataError
+from genbench.features import extractor_status, load_extractor
 from genbench.features.base import FeatureExtractor, Features
-from genbench.files import hash_file, hash_value, write_npz
+from genbench.files import hash_file, hash_value, read_npz, write_npz
 from genbench.metrics import load_metric, score
 from genbench.metrics.base import Estimate, MetricInputs
-from genbench.record import DatasetInfo, PerImage, Record, Timing, Training, read_record, write_record
+from genbench.record import DatasetInfo, MetricResult, PerImage, Record, Timing, Training, read_record, write_record
 from genbench.run.plan import CellPlan, RowPlan
-from genbench.run.stages import Monitor, Task, read_likelihoods, read_samples, read_timing, read_training
+from genbench.run.stages import JobResult, Monitor, Task, environment, read_likelihoods, read_samples, read_timing
 from genbench.run.store import Store
 from genbench.suite import Suite
-from genbench.timing import cpu_name, device_name
+
+TIMED = ("images_per_second", "latency_seconds", "evaluations_per_image", "peak_memory_bytes")
+"""Metrics that come from timing the sampler."""
 
 
 def extractor_for(suite: Suite, device: str) -> FeatureExtractor | None:
-    """The suite's feature extractor, or None when it names none or its weights are missing."""
-    if suite.extractor is None:
+    """The suite's feature extractor, or None when it names none or its weights are not here.
+
+    Raises:
+        DataError: weights that are here and damaged.
+    """
+    if suite.extractor is None or not extractor_status(suite.extractor).available:
         return None
-    try:
-        return load_extractor(suite.extractor, device=device)
-    except GenbenchError:
-        return None
+    return load_extractor(suite.extractor, device=device)
 
 
-def reference_features(task: Task, monitor: Monitor) -> dict[str, float]:
+def reference_features(task: Task, monitor: Monitor) -> JobResult:
     """Extract the training split's features once for all rows."""
     monitor.stage = "features of the training split"
     extractor = extractor_for(task.suite, task.device)
     if extractor is not None:
         _train_features(task.store, open_splits(task.store.data), extractor)
-    return {}
+    return JobResult()
 
 
 def _reference_cache(store: Store, splits: Splits, extractor: FeatureExtractor | None) -> Path:
@@ -57,41 +58,37 @@ def _reference_cache(store: Store, splits: Splits, extractor: FeatureExtractor |
 
 def _train_features(store: Store, splits: Splits, extractor: FeatureExtractor) -> Features:
     path = _reference_cache(store, splits, extractor) / "features.npz"
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Features(arrays["features"], arrays.get("logits"))
-        except (OSError, ValueError, KeyError):
-            path.unlink()
+    with contextlib.suppress(DataError, KeyError):
+        arrays = read_npz(path)
+        return Features(arrays["features"], arrays.get("logits"))
     found = extractor.extract(splits.train.images)
     logits = {} if found.logits is None else {"logits": found.logits}
     write_npz(path, features=found.features, **logits)
     return found
 
 
-def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False) -> dict[str, float]:
+def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False) -> JobResult:
     """Score one row and write its record; with ``again`` even when a record for the same inputs is there.
 
     Raises:
-        DataError: stored samples that cannot be read.
+        DataError: something stored for the row is missing or damaged; the message names it.
     """
     monitor.stage = f"score {row.name}"
     store = task.store
-    receipts = {name: _any_receipt(store, row.stem, name) for name in ("samples", "likelihood", "gallery", "timing")}
-    if receipts["samples"] is None:
-        raise DataError(f"{store.samples(row.stem)}: missing or damaged. Delete it and run again to draw the samples.")
+    stages = ("samples", "likelihood", "gallery", "timing")
+    receipts = {name: _whole_receipt(store, row.stem, name) for name in stages}
+    trained = _whole_receipt(store, task.cell.stem, "training")
     extractor = extractor_for(task.suite, task.device)
-    keys = {name: receipt["key"] for name, receipt in receipts.items() if receipt is not None}
-    keys["cell"] = task.cell.key
+    keys = {name: receipt["key"] for name, receipt in receipts.items()} | {"cell": task.cell.key}
     identity = extractor.identity if extractor is not None else None
-    keys["record"] = hash_value(
-        [keys, {m: load_metric(m).version for m in task.suite.metrics}, task.suite.options, identity, __version__]
-    )
+    versions = {m: load_metric(m).version for m in task.suite.metrics}
+    seconds = receipts["timing"]["seconds"]
+    keys["record"] = hash_value([keys, seconds, versions, task.suite.options, identity, __version__])
     if not again and _is_current(store.records / f"{row.stem}.json", keys["record"]):
-        return {}
+        return JobResult()
     splits = open_splits(store.data)
-    training = read_training(read_manifest(store.checkpoint(task.cell.stem)))
-    timing = read_timing(receipts["timing"])
+    training, timing = Training.model_validate(trained["training"]), read_timing(receipts["timing"])
+    made_in = trained["environment"]
     inputs = MetricInputs(
         samples=read_samples(store.samples(row.stem)),
         reference=splits.train,
@@ -99,26 +96,44 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
         extractor=extractor,
         reconstructions=_reconstructions(store, row, receipts["gallery"]),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
-        cost=cost_figures(None if task.cell.control else training.parameters, training, timing, task.device),
+        cost=cost_figures(None if task.cell.control else training.parameters, training, timing, made_in),
         reference_features=None if extractor is None else _train_features(store, splits, extractor),
         reference_cache=_reference_cache(store, splits, extractor),
         seed=row.seed,
     )
     comparable = {"dataset": splits.name, "dataset_fingerprint": splits.fingerprint, "reference": "train"}
     metrics, arrays = score(inputs, list(task.suite.metrics), task.suite.options, comparable)
-    per_image = _write_per_image(store, row, arrays)
+    failure = receipts["timing"].get("failed")
     record = Record(
         **_header(task.suite, task.cell, row, splits),
         status="ok",
-        metrics=metrics,
+        metrics=metrics if failure is None else [_untimed(metric, failure) for metric in metrics],
         timing=timing,
         training=training,
-        per_image=per_image,
-        environment=environment(task),
+        per_image=_write_per_image(store, row, arrays),
+        environment=made_in,
         keys=keys,
     )
     write_record(store.records, record)
-    return {}
+    return JobResult()
+
+
+def _whole_receipt(store: Store, owner: str, stage: str) -> dict[str, Any]:
+    key = store.receipt_key(owner, stage)
+    receipt = None if key is None else store.receipt(owner, stage, key)
+    if receipt is None:
+        what = f"the {stage} of {owner}" if key is None else f"the file of the {stage} of {owner}"
+        raise DataError(
+            f"{store.root}: {what} is missing or damaged. Run the suite again in this folder to make it anew."
+        )
+    return receipt
+
+
+def _untimed(metric: MetricResult, reason: str) -> MetricResult:
+    """A figure that timing would have given, as failed."""
+    if metric.name not in TIMED:
+        return metric
+    return metric.model_copy(update={"status": "failed", "reason": reason})
 
 
 def write_failure(task: Task, row: RowPlan, reason: str) -> Record:
@@ -144,12 +159,8 @@ def _is_current(path: Path, key: str) -> bool:
             return False
     except (DataError, OSError):
         return False
-    return record.status == "ok" and record.keys.get("record") == key
-
-
-def _any_receipt(store: Store, owner: str, stage: str) -> dict[str, Any] | None:
-    key = store.receipt_key(owner, stage)
-    return None if key is None else store.receipt(owner, stage, key)
+    whole = record.status == "ok" and all(metric.status != "failed" for metric in record.metrics)
+    return whole and record.keys.get("record") == key
 
 
 def _header(suite: Suite, cell: CellPlan, row: RowPlan, splits: Splits) -> dict[str, Any]:
@@ -176,11 +187,10 @@ def _header(suite: Suite, cell: CellPlan, row: RowPlan, splits: Splits) -> dict[
     }
 
 
-def _reconstructions(store: Store, row: RowPlan, receipt: dict[str, Any] | None) -> np.ndarray | None:
-    if receipt is None or "reconstructions" not in receipt.get("arrays", ()):
+def _reconstructions(store: Store, row: RowPlan, receipt: dict[str, Any]) -> np.ndarray | None:
+    if "reconstructions" not in receipt.get("arrays", ()):
         return None
-    with np.load(store.gallery(row.stem), allow_pickle=False) as arrays:
-        return np.ascontiguousarray(arrays["reconstructions"].transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(read_npz(store.gallery(row.stem))["reconstructions"].transpose(0, 3, 1, 2))
 
 
 def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) -> PerImage | None:
@@ -191,9 +201,11 @@ def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) 
     return PerImage(file=path.name, sha256=hash_file(path), arrays=sorted(arrays))
 
 
-def cost_figures(parameters: int | None, training: Training, timing: Timing | None, device: str) -> dict[str, Estimate]:
+def cost_figures(
+    parameters: int | None, training: Training, timing: Timing | None, made_in: dict[str, Any]
+) -> dict[str, Estimate]:
     """Size, training and sampling figures by metric name; those not measured are left out."""
-    trained_on = {"device": device_name(torch.device(device))}
+    trained_on = {"device": made_in["cpu"] if made_in["device"] == "cpu" else made_in["device"]}
     figures = {"training_seconds": Estimate(training.seconds, 1, estimator="wall clock", conditions=trained_on)}
     if parameters is not None:
         figures["parameters"] = Estimate(float(parameters), 1, kind="exact", estimator="count")
@@ -222,17 +234,3 @@ def _median(values: list[float], estimator: str, conditions: dict[str, Any]) -> 
     interval = (max(0.0, middle - half), middle + half)
     how = "Student t over repetitions"
     return Estimate(middle, len(values), interval, how, estimator=estimator, conditions=conditions)
-
-
-def environment(task: Task) -> dict[str, Any]:
-    """Where a row was made: versions, device, threads."""
-    device = torch.device(task.device)
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": task.suite.threads,
-    }

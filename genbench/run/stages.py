@@ -6,6 +6,8 @@ machine. score: metrics from what is stored, without the model.
 
 from __future__ import annotations
 
+import platform
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,12 +19,12 @@ import torch
 
 from genbench import __version__, registry
 from genbench.api import Fittable, GenerativeModel, HasLikelihood, Trainable
-from genbench.checkpoint import Manifest, load_checkpoint, read_manifest, save_checkpoint
+from genbench.checkpoint import MANIFEST, load_checkpoint, read_manifest, save_checkpoint
 from genbench.controls import FitsSplits
 from genbench.data.base import ImageDataset, Splits
 from genbench.data.cache import open_splits
-from genbench.errors import DataError, Interrupted
-from genbench.files import hash_value, write_npz
+from genbench.errors import DataError, GenbenchError, Interrupted
+from genbench.files import hash_value, read_npz, write_json, write_npz
 from genbench.likelihood import evaluate_likelihood
 from genbench.metrics.base import ImageLikelihoods
 from genbench.noise import derive_seed
@@ -31,10 +33,12 @@ from genbench.record import Timing, Training
 from genbench.run.gallery import make_gallery
 from genbench.run.plan import SAMPLE_VERSION, CellPlan, RowPlan
 from genbench.run.store import Store
-from genbench.sample import ModelOutputError, draw_samples
+from genbench.sample import ModelOutputError, draw
 from genbench.suite import Suite
-from genbench.timing import time_sampling
+from genbench.timing import cpu_name, device_name, time_sampling
 from genbench.train import STATE_FILE, Trainer, build_model, seeded, to_device
+
+StageWork = Callable[[Any, RowPlan, GenerativeModel, Splits, Any], tuple[Path | None, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -83,39 +87,86 @@ def sample_key(task: Task, row: RowPlan) -> str:
     return hash_value([task.cell.key, asdict(row.options), task.suite.num_samples, row.seed, SAMPLE_VERSION])
 
 
-def make(task: Task, monitor: Monitor) -> dict[str, float]:
-    """Train (or fit), sample, evaluate likelihood and draw the gallery of one cell; returns seconds by stage."""
-    store, cell = task.store, task.cell
-    splits = open_splits(store.data)
-    trained = train_stage(task, splits, monitor)
-    seconds = {"train": trained}
-    model: GenerativeModel | None = None
-    for row in cell.rows:
-        key = sample_key(task, row)
-        if store.receipt(row.stem, "samples", key) is None:
-            model = model or _load(task)
-            seconds["sample"] = seconds.get("sample", 0.0) + _sample_row(task, row, key, model, monitor)
-        for stage, work in (("likelihood", _likelihood), ("gallery", _gallery)):
-            stage_key = hash_value([key, stage, task.suite.likelihood.num_images])
-            if store.receipt(row.stem, stage, stage_key) is None:
-                model = model or _load(task)
-                monitor.stage = f"{stage} {row.name}"
-                start = time.perf_counter()
-                file, figures = work(task, row, model, splits, monitor)
-                spent = time.perf_counter() - start
-                seconds[stage] = seconds.get(stage, 0.0) + spent
-                store.write_receipt(row.stem, stage, stage_key, spent, file, **figures)
-    return seconds
+@dataclass(frozen=True)
+class JobResult:
+    """Seconds spent by stage, and rows that failed with their reasons (the others are whole)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def make(task: Task, monitor: Monitor) -> JobResult:
+    """Train (or fit) one cell, then sample every row, evaluate likelihood and draw the gallery.
+
+    A row that fails leaves the other rows of the cell as they are.
+    """
+    splits = open_splits(task.store.data)
+    result = JobResult({"train": train_stage(task, splits, monitor)})
+    row_work = _RowWork(task, splits, monitor, result.seconds)
+    for row in task.cell.rows:
+        try:
+            row_work.do(row)
+        except Interrupted:
+            raise
+        except Exception as error:
+            result.failures[row.stem] = describe(error)
+    return result
+
+
+def describe(error: Exception) -> str:
+    """An error in one line: the message of one of ours, with its type for any other."""
+    return str(error) if isinstance(error, GenbenchError) else f"{type(error).__name__}: {error}"
+
+
+class _RowWork:
+    """The stages of a row, sharing one loaded model."""
+
+    def __init__(self, task: Task, splits: Splits, monitor: Monitor, seconds: dict[str, float]) -> None:
+        self.task, self.splits, self.monitor, self.seconds = task, splits, monitor, seconds
+        self._model: GenerativeModel | None = None
+
+    @property
+    def model(self) -> GenerativeModel:
+        if self._model is None:
+            self._model = _load(self.task)
+        return self._model
+
+    def do(self, row: RowPlan) -> None:
+        """Do what is missing of a row."""
+        key = sample_key(self.task, row)
+        self._stage(row, "samples", key, _samples)
+        images = self.task.suite.likelihood.num_images
+        self._stage(row, "likelihood", hash_value([key, "likelihood", images]), _likelihood)
+        self._stage(row, "gallery", hash_value([key, "gallery"]), _gallery)
+
+    def _stage(self, row: RowPlan, stage: str, key: str, work: StageWork) -> None:
+        if self.task.store.receipt(row.stem, stage, key) is not None:
+            return
+        self.monitor.stage = f"{stage} {row.name}"
+        start = time.perf_counter()
+        file, figures = work(self.task, row, self.model, self.splits, self.monitor)
+        seconds = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.task.store.write_receipt(row.stem, stage, key, seconds, file, **figures)
 
 
 def train_stage(task: Task, splits: Splits, monitor: Monitor) -> float:
-    """Leave the cell's checkpoint; does nothing when it is there. Returns the seconds spent now."""
+    """Leave the cell's checkpoint and a receipt of its training; does nothing when they are there.
+
+    Returns the seconds spent now.
+    """
     cell, folder = task.cell, task.store.checkpoint(task.cell.stem)
-    if (folder / "manifest.json").exists():
-        if read_manifest(folder).key != cell.key:
+    if (folder / MANIFEST).exists():
+        manifest = read_manifest(folder)
+        if manifest.key != cell.key:
             raise DataError(
                 f"{folder}: its manifest has another key than this run's. Delete the folder to train again."
             )
+        if (manifest.sample, manifest.variants) != (cell.recipe.sample, cell.recipe.variants):
+            renewed = manifest.model_copy(update={"sample": cell.recipe.sample, "variants": cell.recipe.variants})
+            write_json(folder / MANIFEST, renewed.model_dump(mode="json"))
+        if task.store.receipt(cell.stem, "training", cell.key) is None:
+            _write_training(task, Training.model_validate(manifest.training))
         return 0.0
     start = time.perf_counter()
     model_class = registry.load_model(cell.reference)
@@ -124,7 +175,33 @@ def train_stage(task: Task, splits: Splits, monitor: Monitor) -> float:
     training = _learn(task, model, splits, folder, monitor).model_copy(update={"parameters": count_parameters(model)})
     save_checkpoint(folder, model, _manifest(task, splits, training))
     (folder / STATE_FILE).unlink(missing_ok=True)
+    _write_training(task, training)
     return time.perf_counter() - start
+
+
+def _write_training(task: Task, training: Training) -> None:
+    task.store.write_receipt(
+        task.cell.stem,
+        "training",
+        task.cell.key,
+        training.seconds,
+        training=training.model_dump(mode="json"),
+        environment=environment(task),
+    )
+
+
+def environment(task: Task) -> dict[str, Any]:
+    """Where a cell is made: versions, device, threads."""
+    device = torch.device(task.device)
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "device": device_name(device) if device.type == "cuda" else device.type,
+        "threads": task.suite.threads,
+    }
 
 
 def _learn(task: Task, model: GenerativeModel, splits: Splits, folder: Path, monitor: Monitor) -> Training:
@@ -180,17 +257,26 @@ def _load(task: Task) -> GenerativeModel:
     return to_device(model, torch.device(task.device))
 
 
-def _sample_row(task: Task, row: RowPlan, key: str, model: GenerativeModel, monitor: Monitor) -> float:
-    monitor.stage = f"sample {row.name}"
-    start = time.perf_counter()
-    images = draw_samples(
-        model, task.suite.num_samples, row.seed, task.suite.sample_batch_size, row.options, monitor.step
-    )
+def _samples(
+    task: Task, row: RowPlan, model: GenerativeModel, _: Splits, monitor: Monitor
+) -> tuple[Path | None, dict[str, Any]]:
+    """Draw a row's samples. Finished batches are kept until all are there: an interruption loses one at most."""
+    suite, images = task.suite, []
+    parts = task.store.parts(row.stem, sample_key(task, row))
+    for start in range(0, suite.num_samples, suite.sample_batch_size):
+        stop = min(start + suite.sample_batch_size, suite.num_samples)
+        part = parts / f"{start}-{stop}.npz"
+        if part.exists():
+            images.append(read_npz(part)["images"])
+        else:
+            images.append(draw(model, torch.arange(start, stop), row.seed, row.options).cpu().numpy())
+            if stop < suite.num_samples:
+                write_npz(part, images=images[-1])
+        monitor.step(stop, suite.num_samples)
     path = task.store.samples(row.stem)
-    write_npz(path, arr_0=np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
-    seconds = time.perf_counter() - start
-    task.store.write_receipt(row.stem, "samples", key, seconds, path)
-    return seconds
+    write_npz(path, arr_0=np.ascontiguousarray(np.concatenate(images).transpose(0, 2, 3, 1)))
+    shutil.rmtree(parts, ignore_errors=True)
+    return path, {}
 
 
 def _likelihood(
@@ -224,11 +310,11 @@ def read_likelihoods(store: Store, row: str, receipt: dict[str, Any] | None) -> 
     """The likelihoods that `make` stored for a row."""
     if not receipt or not receipt.get("estimators"):
         return []
-    with np.load(store.likelihood(row), allow_pickle=False) as arrays:
-        return [
-            ImageLikelihoods(arrays[f"nats_{i}"], e["kind"], e["estimator"], arrays.get(f"error_{i}"))
-            for i, e in enumerate(receipt["estimators"])
-        ]
+    arrays = read_npz(store.likelihood(row))
+    return [
+        ImageLikelihoods(arrays[f"nats_{i}"], e["kind"], e["estimator"], arrays.get(f"error_{i}"))
+        for i, e in enumerate(receipt["estimators"])
+    ]
 
 
 def _gallery(
@@ -247,33 +333,37 @@ def read_samples(path: Path) -> np.ndarray:
     Raises:
         DataError: missing, truncated, or of another layout; the message names the file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images = arrays["arr_0"]
-    except Exception as error:
-        raise DataError(f"{path}: not readable samples ({error}). Delete it to draw them again.") from None
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{path}: arr_0 is {images.dtype} {images.shape}, expected uint8 (N, H, W, C).")
+    images = read_npz(path).get("arr_0")
+    if images is None or images.ndim != 4 or images.dtype != np.uint8:
+        found = "missing" if images is None else f"{images.dtype} {images.shape}"
+        raise DataError(f"{path}: arr_0 is {found}, expected uint8 (N, H, W, C). Delete it and run again.")
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def time_row(task: Task, row: RowPlan, monitor: Monitor) -> dict[str, float]:
-    """Time one row's sampler; nothing else should run meanwhile. Returns seconds by stage."""
+def time_row(task: Task, row: RowPlan, monitor: Monitor) -> JobResult:
+    """Time one row's sampler; nothing else should run meanwhile. One that fails leaves a receipt that says why."""
     monitor.stage = f"time {row.name}"
     start = time.perf_counter()
     settings = task.suite.timing
-    timing = time_sampling(
-        _load(task),
-        batch_size=settings.batch_size,
-        seed=row.seed,
-        options=row.options,
-        windows=settings.windows,
-        window_seconds=settings.window_seconds,
-        report=monitor.step,
-    )
+    figures: dict[str, Any] = {}
+    try:
+        timing = time_sampling(
+            _load(task),
+            batch_size=settings.batch_size,
+            seed=row.seed,
+            options=row.options,
+            windows=settings.windows,
+            window_seconds=settings.window_seconds,
+            report=monitor.step,
+        )
+        figures["timing"] = timing.model_dump(mode="json")
+    except Interrupted:
+        raise
+    except Exception as error:
+        figures["failed"] = describe(error)
     seconds = time.perf_counter() - start
-    task.store.write_receipt(row.stem, "timing", timing_key(task, row), seconds, timing=timing.model_dump(mode="json"))
-    return {"time": seconds}
+    task.store.write_receipt(row.stem, "timing", timing_key(task, row), seconds, **figures)
+    return JobResult({"time": seconds}, {row.stem: figures["failed"]} if "failed" in figures else {})
 
 
 def timing_key(task: Task, row: RowPlan) -> str:
@@ -285,9 +375,4 @@ def timing_key(task: Task, row: RowPlan) -> str:
 
 def read_timing(receipt: dict[str, Any] | None) -> Timing | None:
     """The timing in a receipt."""
-    return None if receipt is None else Timing.model_validate(receipt["timing"])
-
-
-def read_training(manifest: Manifest) -> Training:
-    """The training summary in a checkpoint's manifest."""
-    return Training.model_validate(manifest.training)
+    return None if receipt is None or "timing" not in receipt else Timing.model_validate(receipt["timing"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genbench.checkpoint import MANIFEST
 from genbench.files import hash_file, write_json
 
 
@@ -37,6 +38,10 @@ class Store:
 
     def gallery(self, row: str) -> Path:
         return self.root / "gallery" / f"{row}.npz"
+
+    def parts(self, row: str, key: str) -> Path:
+        """Where finished batches of a row's samples wait for the others."""
+        return self.root / "stages" / row / f"parts-{key[:12]}"
 
     def likelihood(self, cell: str) -> Path:
         return self.root / "stages" / cell / "likelihood.npz"
@@ -77,19 +82,18 @@ class Store:
     def claim_cell(self, cell: str, key: str) -> None:
         """Make the cell's places belong to ``key``: set aside what another key left, bring back what this one had."""
         owner = self.receipt_path(cell, "cell")
-        current = _read_key(owner)
-        if current == key:
-            return
-        if current is not None:
+        current = _read_key(owner) or _read_key(self.checkpoint(cell) / MANIFEST)
+        if current not in (None, key):
             self._move_cell(cell, self.root, self._aside(cell, current))
+        if _read_key(owner) != key:
+            write_json(owner, {"key": key})
         aside = self._aside(cell, key)
         if aside.exists():
             self._move_cell(cell, aside, self.root)
             shutil.rmtree(aside)
-        write_json(owner, {"key": key})
 
-    def _aside(self, cell: str, key: str) -> Path:
-        return self.root / "superseded" / f"{cell}-{key[:12]}"
+    def _aside(self, cell: str, key: str | None) -> Path:
+        return self.root / "superseded" / f"{cell}-{(key or '')[:12]}"
 
     def _move_cell(self, cell: str, source: Path, target: Path) -> None:
         """Move everything of a cell between the run folder and a folder of the same layout; the marker moves last."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from genbench.errors import GenbenchError, Interrupted
 from genbench.run.plan import RowPlan
-from genbench.run.stages import Monitor, Task
+from genbench.run.stages import JobResult, Monitor, Task
 
 JobKind = Literal["make", "time", "score", "rescore", "features"]
 
@@ -34,8 +34,8 @@ class Job:
         return self.row.name if self.row is not None else self.task.cell.model
 
 
-def run_job(job: Job, monitor: Monitor) -> dict[str, float]:
-    """Do the job; returns the seconds spent by stage."""
+def run_job(job: Job, monitor: Monitor) -> JobResult:
+    """Do the job."""
     from genbench.run import scoring, stages
 
     if job.kind == "make":
@@ -49,7 +49,7 @@ def run_job(job: Job, monitor: Monitor) -> dict[str, float]:
 
 
 def worker_main(job: Job, pipe: Any) -> None:
-    """Entry point of the process. Sends ("progress", stage, done, total), then ("done", seconds) or ("failed", ...)."""
+    """The process. Sends ("progress", stage, done, total), at last ("done", JobResult) or ("failed", ...)."""
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -57,6 +57,8 @@ def worker_main(job: Job, pipe: Any) -> None:
     import torch
 
     torch.set_num_threads(job.task.suite.threads)
+    if job.task.device.startswith("cuda"):
+        _reproducible_cuda()
     monitor = Monitor(lambda *message: pipe.send(("progress", *message)), stop.is_set)
     try:
         pipe.send(("done", run_job(job, monitor)))
@@ -66,6 +68,17 @@ def worker_main(job: Job, pipe: Any) -> None:
         pipe.send(("failed", str(error), ""))
     except Exception as error:
         pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+
+
+def _reproducible_cuda() -> None:
+    """Full float32 and deterministic kernels, so that one seed gives one record; bf16 is a recipe's own choice."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _exit_with_parent() -> None:

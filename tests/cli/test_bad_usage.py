@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from genbench.cli.main import main
+from genbench.record import read_record
 
 
 def call(capfd, *arguments):
@@ -59,6 +60,37 @@ def test_unknown_metric_in_a_suite(capfd, tmp_path):
     status, output = call(capfd, "run", "--suite", suite, "--out", tmp_path / "out")
     assert status == 2
     assert "Did you mean 'fid'" in output
+
+
+def test_bad_metric_option_is_found_before_the_work(capfd, tmp_path):
+    suite = tmp_path / "mine.toml"
+    head = 'name = "digits"\ndataset = "digits"\nmodels = ["pca"]\nmetrics = ["ssim"]\nnum_samples = 4\n'
+    suite.write_text(head + "[options.ssim]\nwindw = 7\n")
+    status, output = call(capfd, "run", "--suite", suite, "--out", tmp_path / "out")
+    assert status == 2
+    assert "Did you mean 'window'" in output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"suite": 1'])
+@pytest.mark.parametrize("verb", ["rescore", "report"])
+def test_damaged_run_file_is_named(capfd, tmp_path, verb, content):
+    (tmp_path / "run.json").write_text(content)
+    status, output = call(capfd, verb, tmp_path)
+    assert status == 2
+    assert "run.json: not readable" in output
+
+
+def test_missing_extractor_is_announced_and_replaced(capfd, tmp_path, monkeypatch):
+    monkeypatch.setenv("GENBENCH_WEIGHTS", str(tmp_path))
+    suite = tmp_path / "mine.toml"
+    head = 'name = "digits"\ndataset = "digits"\ncontrols = ["test_split"]\nmetrics = ["fid"]\nnum_samples = 40\n'
+    suite.write_text(head + 'extractor = "inception-v3"\nfallback_extractor = "digits-cnn"\n')
+    status, output = call(capfd, "run", "--suite", suite, "--out", tmp_path / "out")
+    assert status == 0
+    assert "inception-v3 is not here" in output
+    assert "Features are those of digits-cnn" in output
+    assert read_record(tmp_path / "out" / "records" / "test_split-s0.json").find("fid").extractor == "digits-cnn"
 
 
 def test_output_that_cannot_be_written(capfd, tmp_path):

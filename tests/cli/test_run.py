@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,21 +115,29 @@ def test_other_budget_makes_new_cells_and_comes_back(finished):
     assert (out / "samples" / "histogram-s0.npz").read_bytes() == samples
 
 
-def test_rescore_needs_no_model(finished, tmp_path):
-    _, out, _ = finished
-    path = out / "records" / "histogram-s0.json"
-    before = content(out)
+def test_rescore_needs_no_model(tmp_path):
+    """Neither the model's file nor its checkpoint; a damaged piece is named and keeps the record that was there."""
+    shutil.copy(TOYS, tmp_path / "gone.py")
+    suite = suite_file(tmp_path, "Histogram")
+    suite.write_text(suite.read_text().replace(str(TOYS), str(tmp_path / "gone.py")))
+    out = tmp_path / "out"
+    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    before, path = content(out), out / "records" / "histogram-s0.json"
+    (tmp_path / "gone.py").unlink()
+    shutil.rmtree(out / "checkpoints")
     record = json.loads(path.read_text())
     for metric in record["metrics"]:
         if metric["name"] == "ssim_pairwise":
             metric["value"] = 0.123
     path.write_text(json.dumps(record))
-    weights = out / "checkpoints" / "histogram-s0" / "weights.safetensors"
-    kept = weights.read_bytes()
-    weights.unlink()
     result = genbench("rescore", out)
-    weights.write_bytes(kept)
     assert result.returncode == 0, result.stderr
+    assert content(out) == before
+    likelihood = out / "stages" / "histogram-s0" / "likelihood.npz"
+    likelihood.write_bytes(likelihood.read_bytes()[:100])
+    result = genbench("rescore", out)
+    assert result.returncode == 1
+    assert "the likelihood of histogram-s0 is missing or damaged" in result.stderr
     assert content(out) == before
 
 
@@ -174,7 +183,8 @@ def test_bad_models_are_recorded_and_the_others_finish(tmp_path):
         "BadLikelihood": "not finite",
         "Dies": "exit status 7",
     }
-    suite = suite_file(tmp_path, "Histogram", *bad)
+    slow_to_die = "FailsWhenTimed"
+    suite = suite_file(tmp_path, "Histogram", slow_to_die, *bad)
     result = genbench("run", "--suite", suite, "--out", tmp_path / "out")
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr
@@ -183,6 +193,11 @@ def test_bad_models_are_recorded_and_the_others_finish(tmp_path):
         assert record.status == "failed"
         assert reason in record.reason
     assert read_record(tmp_path / "out" / "records" / "histogram-s0.json").status == "ok"
+    timed = read_record(tmp_path / "out" / "records" / "failswhentimed-s0.json")
+    assert timed.status == "ok"
+    assert timed.find("bits_per_dim").status == "ok"
+    assert timed.find("images_per_second").status == "failed"
+    assert "no memory for four" in timed.find("images_per_second").reason
 
 
 @pytest.mark.parametrize("damage", ["checkpoint", "samples", "record"])

@@ -145,3 +145,47 @@ def test_damaged_state_is_named(tmp_path):
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(DataError, match=r"training\.safetensors"):
         trainer(state_dir=tmp_path).run()
+
+
+def test_interrupted_validation_is_made_up_for(tmp_path):
+    """A stop asked for during validation saves the state before it; the resumed training validates first."""
+    settings = {"ema_decay": 0.9, "validate_every": 10}
+    whole = trainer(**settings).run()
+    asked = []
+
+    def stop_in_second_validation():
+        asked.append(first.progress.step)
+        return asked.count(20) == 2  # once after step 20 is too late: validation asks first
+
+    first = trainer(**settings, state_dir=tmp_path, should_stop=stop_in_second_validation)
+    with pytest.raises(Interrupted):
+        first.run()
+    assert trainer(**settings, state_dir=tmp_path).run().curves == whole.curves
+
+
+def test_autocast_does_not_keep_weights_of_before_a_step():
+    """Two players under autocast: the second sees the first as it is after its step."""
+
+    class TwoPlayers(Histogram):
+        def __init__(self, config, spec):
+            super().__init__(config, spec)
+            self.layer = torch.nn.Linear(2, 1, bias=False)
+            self.outputs = []
+
+        def optimizers(self):
+            return {"main": torch.optim.SGD(self.layer.parameters(), lr=1.0)}
+
+        def update(self, batch, ctx):
+            x = torch.ones(1, 2)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                before = self.layer(x).sum()
+                ctx.backward(before)
+                ctx.step_optimizer("main")
+                after = self.layer(x).sum()
+            self.outputs.append((float(before.detach()), float(after.detach())))
+            return {"loss": before.detach()}
+
+    model = build_model(TwoPlayers, ModelConfig(), SPLITS.spec, 0)
+    trainer(model, steps=1).run()
+    before, after = model.outputs[0]
+    assert after == pytest.approx(before - 2.0, abs=0.05)

@@ -118,6 +118,15 @@ class Dies(Histogram):
         os._exit(7)
 
 
+class FailsWhenTimed(Histogram):
+    """Its sampler fails at the batch size of the timing."""
+
+    def sample(self, request):
+        if len(request) == 4:  # the batch size of the timing in the tests
+            raise MemoryError("no memory for four")
+        return super().sample(request)
+
+
 class UsesGlobalNoise(Histogram):
     """Samples from torch's global generator, against the contract."""
 
