@@ -34,6 +34,8 @@ TRAIN_VERSION = _harness_hash("controls.py", "data/base.py", "images.py", "noise
 """Hash of the harness's code that makes weights; a part of every cell's key."""
 SAMPLE_VERSION = _harness_hash("sample.py")
 """Hash of the harness's code that draws samples, beyond what `TRAIN_VERSION` covers; a change keeps the weights."""
+LIKELIHOOD_VERSION = _harness_hash("likelihood.py")
+GALLERY_VERSION = _harness_hash("run/gallery.py")
 
 
 class RowPlan(BaseModel):

@@ -31,7 +31,7 @@ from genbench.noise import derive_seed
 from genbench.recipe import build_config
 from genbench.record import Timing, Training
 from genbench.run.gallery import make_gallery
-from genbench.run.plan import SAMPLE_VERSION, CellPlan, RowPlan
+from genbench.run.plan import GALLERY_VERSION, LIKELIHOOD_VERSION, SAMPLE_VERSION, CellPlan, RowPlan
 from genbench.run.store import Store
 from genbench.sample import ModelOutputError, draw
 from genbench.suite import Suite
@@ -136,8 +136,8 @@ class _RowWork:
         key = sample_key(self.task, row)
         self._stage(row, "samples", key, _samples)
         images = self.task.suite.likelihood.num_images
-        self._stage(row, "likelihood", hash_value([key, "likelihood", images]), _likelihood)
-        self._stage(row, "gallery", hash_value([key, "gallery"]), _gallery)
+        self._stage(row, "likelihood", hash_value([key, "likelihood", images, LIKELIHOOD_VERSION]), _likelihood)
+        self._stage(row, "gallery", hash_value([key, "gallery", GALLERY_VERSION]), _gallery)
 
     def _stage(self, row: RowPlan, stage: str, key: str, work: StageWork) -> None:
         if self.task.store.receipt(row.stem, stage, key) is not None:
