@@ -55,7 +55,7 @@ def command(
     check_target(out)
 
     from genbench.checkpoint import load_checkpoint
-    from genbench.errors import UsageError, unknown
+    from genbench.errors import GenbenchError, UsageError, unknown
     from genbench.published import find_checkpoint
     from genbench.recipe import sampler_options
     from genbench.registry import load_model
@@ -83,6 +83,11 @@ def command(
         raise UsageError(
             f"{num_samples} samples do not fit in memory. Ask for fewer with -n; another --seed draws others."
         ) from None
+    except (GenbenchError, OSError):
+        raise
+    except Exception as error:
+        click.echo(f"genbench: {manifest.model}: sample() raised {type(error).__name__}: {error}", err=True)
+        return 1
     except KeyboardInterrupt:
         click.echo(f"Interrupted; nothing was written to {out}.", err=True)
         return 130

@@ -227,6 +227,7 @@ def test_quiet_without_a_terminal(tmp_path, toy, monkeypatch, capfd):
     ("name", "message"),
     [
         ("WrongShape", "returned shape (4, 8, 8), expected (4, 1, 8, 8)"),
+        ("CannotSample", "sample() raised RuntimeError: no luck today"),
         ("WrongType", "holding NaN or infinity"),
         ("OffLevels", "not among the 17 levels"),
     ],

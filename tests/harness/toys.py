@@ -118,6 +118,13 @@ class Dies(Histogram):
         os._exit(7)
 
 
+class CannotSample(Histogram):
+    """Raises in sampling."""
+
+    def sample(self, request):
+        raise RuntimeError("no luck today")
+
+
 class FailsWhenTimed(Histogram):
     """Its sampler fails at the batch size of the timing."""
 
