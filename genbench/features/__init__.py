@@ -5,29 +5,41 @@ Found by name through the entry-point group ``genbench.extractors``; each entry 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from genbench import registry
 from genbench.errors import GenbenchError
-from genbench.features.base import ExtractorSource, ExtractorStatus, FeatureExtractor, Features
+from genbench.features.base import (
+    ExtractorOptions,
+    ExtractorSource,
+    ExtractorStatus,
+    FeatureExtractor,
+    Features,
+    Precision,
+)
 
 __all__ = [
+    "ExtractorOptions",
     "ExtractorSource",
     "ExtractorStatus",
     "FeatureExtractor",
     "Features",
+    "Precision",
     "extractor_status",
     "load_extractor",
 ]
 
 
-def load_extractor(name: str, device: str = "cpu", batch_size: int = 256) -> FeatureExtractor:
-    """Load a feature extractor, with its weights checked.
+def load_extractor(spec: str, options: ExtractorOptions | None = None) -> FeatureExtractor:
+    """Load a feature extractor, ``NAME`` or ``NAME:ARGUMENT``, with its weights checked.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: unknown name or argument.
         DataError: weights that are missing, damaged or not those expected; says what to do.
     """
+    name, _, argument = spec.partition(":")
     source: ExtractorSource = registry.load("extractors", name)
-    return source.load(device, batch_size)
+    return source.load(replace(options or ExtractorOptions(), argument=argument))
 
 
 def extractor_status(name: str) -> ExtractorStatus:

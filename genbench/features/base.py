@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,19 +13,29 @@ from torch import Tensor
 
 from genbench.errors import DataError
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Features:
-    """features: (N, d) float32. logits: (N, classes) float32, or None where the extractor classifies nothing."""
+    """features: (N, d) float32. logits: (N, classes) float32, or None where the extractor classifies nothing.
+
+    spatial: (N, s) float32, features that keep their place in the image (for sFID), or None where not asked for.
+    """
 
     features: np.ndarray
     logits: np.ndarray | None = None
+    spatial: np.ndarray | None = None
 
 
 class FeatureExtractor(Protocol):
-    """A network from images to features, identified by its weights and its preprocessing."""
+    """A network from images to features, identified by its weights and its preprocessing.
+
+    name: as it is asked for, ``NAME`` or ``NAME:ARGUMENT``. notes: warnings for the reader (weights of another hash).
+    """
 
     name: str
+    notes: tuple[str, ...]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -32,6 +43,25 @@ class FeatureExtractor(Protocol):
 
     def extract(self, images: np.ndarray) -> Features:
         """(N, C, H, W) uint8 to features. A row does not depend on the batch it comes in beyond float rounding."""
+
+
+@dataclass(frozen=True)
+class ExtractorOptions:
+    """How an extractor is loaded.
+
+    argument: what follows the colon of ``NAME:ARGUMENT`` (a tap, a model, a file), or "". preprocessing: how images
+    reach InceptionV3 ("tf1", "pytorch-fid", "clean", "torchmetrics"); extractors with a preprocessing of their own
+    ignore it. weights: a file in place of the standard one. precision: of the forward pass. spatial: also give spatial
+    features where there are some.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 64
+    argument: str = ""
+    preprocessing: str = "tf1"
+    weights: Path | None = None
+    precision: Precision = "float32"
+    spatial: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,32 +78,43 @@ class ExtractorSource(Protocol):
 
     name: str
 
-    def load(self, device: str, batch_size: int) -> FeatureExtractor:
+    def load(self, options: ExtractorOptions) -> FeatureExtractor:
         """Read and check the weights.
 
         Raises:
             DataError: weights that are missing, damaged or not those expected; says what to do.
+            UsageError: an argument, preprocessing or precision that the extractor does not have.
         """
 
     def status(self) -> ExtractorStatus:
         """Look for the weights and check them, without building the network."""
 
 
+class Outputs(NamedTuple):
+    """What a network gives for a batch: features (B, d), and where it has them logits (B, classes), spatial (B, s)."""
+
+    features: Tensor
+    logits: Tensor | None = None
+    spatial: Tensor | None = None
+
+
 def extract_in_batches(
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]], images: np.ndarray, device: str, batch_size: int
+    forward: Callable[[Tensor], Outputs], images: np.ndarray, device: str, batch_size: int
 ) -> Features:
-    """One pass of ``forward`` (uint8 (B, C, H, W) to features (B, d) and logits (B, classes)) over all images.
+    """One pass of ``forward`` (from uint8 (B, C, H, W) on the device) over all images.
 
     Raises:
         DataError: images that are no uint8 (N, C, H, W) array with at least one image.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise DataError(f"Expected uint8 images (N, C, H, W) with N > 0, got {images.dtype} {images.shape}.")
-    features, logits = [], []
+    found: list[list[np.ndarray]] = [[], [], []]
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             block = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-            batch_features, batch_logits = forward(block)
-            features.append(batch_features.float().cpu().numpy())
-            logits.append(batch_logits.float().cpu().numpy())
-    return Features(np.concatenate(features), np.concatenate(logits))
+            for parts, output in zip(found, forward(block), strict=True):
+                if output is not None:
+                    parts.append(output.float().cpu().numpy())
+    features, logits, spatial = (np.concatenate(parts) if parts else None for parts in found)
+    assert features is not None
+    return Features(features, logits, spatial)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision.models import inception as tv
 
 from genbench.errors import DataError
-from genbench.features.base import ExtractorStatus, Features, extract_in_batches
+from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
 from genbench.files import hash_file
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -142,6 +142,7 @@ class InceptionExtractor:
 
     def __init__(self, network: InceptionV3, weights_sha256: str, device: str, batch_size: int) -> None:
         self._sha256 = weights_sha256
+        self.notes: tuple[str, ...] = ()
         self._device = device
         self._batch_size = batch_size
         self._network = network.eval().requires_grad_(False).to(device)
@@ -163,7 +164,10 @@ class InceptionExtractor:
         """
         if images.ndim == 4 and images.shape[1] not in (1, 3):
             raise DataError(f"Extractor '{self.name}' takes images of 1 or 3 channels, got {images.shape[1]}.")
-        return extract_in_batches(lambda x: self._network(preprocess(x)), images, self._device, self._batch_size)
+        return extract_in_batches(self._forward, images, self._device, self._batch_size)
+
+    def _forward(self, images: Tensor) -> Outputs:
+        return Outputs(*self._network(preprocess(images)))
 
 
 def load_state(network: InceptionV3, path: Path) -> None:
@@ -218,7 +222,7 @@ class InceptionSource:
             "(or name its folder in the variable GENBENCH_WEIGHTS). Packaged extractors work without a download."
         )
 
-    def load(self, device: str, batch_size: int) -> InceptionExtractor:
+    def load(self, options: ExtractorOptions) -> InceptionExtractor:
         """Build the network with the weights that `locate` finds.
 
         Raises:
@@ -227,7 +231,7 @@ class InceptionSource:
         path = self.locate()
         network = InceptionV3()
         load_state(network, path)
-        return InceptionExtractor(network, self.sha256, device, batch_size)
+        return InceptionExtractor(network, self.sha256, options.device, options.batch_size)
 
     def status(self) -> ExtractorStatus:
         """Look for the file and check its hash."""

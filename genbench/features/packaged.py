@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genbench.errors import DataError
-from genbench.features.base import ExtractorStatus, Features, extract_in_batches
+from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
 from genbench.files import hash_file
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -130,6 +130,7 @@ class PackagedExtractor:
     def __init__(self, network: PackagedNetwork, manifest: Manifest, device: str, batch_size: int) -> None:
         self.name = manifest.name
         self.manifest = manifest
+        self.notes: tuple[str, ...] = ()
         self._device = device
         self._batch_size = batch_size
         self._network = network.eval().requires_grad_(False).to(device)
@@ -155,7 +156,10 @@ class PackagedExtractor:
                 f"{tuple(images.shape[1:])}. Choose an extractor for this size (`genbench list extractors`)."
             )
         with _exact_convolutions():
-            return extract_in_batches(lambda x: self._network(preprocess(x)), images, self._device, self._batch_size)
+            return extract_in_batches(self._forward, images, self._device, self._batch_size)
+
+    def _forward(self, images: Tensor) -> Outputs:
+        return Outputs(*self._network(preprocess(images)))
 
 
 @contextmanager
@@ -198,7 +202,7 @@ class PackagedSource:
             )
         return manifest
 
-    def load(self, device: str, batch_size: int) -> PackagedExtractor:
+    def load(self, options: ExtractorOptions) -> PackagedExtractor:
         """Read and check the weights.
 
         Raises:
@@ -210,7 +214,7 @@ class PackagedSource:
             network.load_state_dict(load_file(self.weights))
         except (RuntimeError, SafetensorError) as error:
             raise DataError(f"{self.weights}: does not fit its manifest: {error}. {_repair(self.name)}") from None
-        return PackagedExtractor(network, manifest, device, batch_size)
+        return PackagedExtractor(network, manifest, options.device, options.batch_size)
 
     def status(self) -> ExtractorStatus:
         """Check the manifest and the hash."""

@@ -16,7 +16,7 @@ from genbench import __version__
 from genbench.data.base import Splits
 from genbench.data.cache import open_splits
 from genbench.errors import DataError
-from genbench.features import extractor_status, load_extractor
+from genbench.features import ExtractorOptions, extractor_status, load_extractor
 from genbench.features.base import FeatureExtractor, Features
 from genbench.files import hash_file, hash_value, read_npz, write_npz
 from genbench.metrics import load_metric, score
@@ -39,7 +39,7 @@ def extractor_for(suite: Suite, device: str) -> FeatureExtractor | None:
     """
     if suite.extractor is None or not extractor_status(suite.extractor).available:
         return None
-    return load_extractor(suite.extractor, device=device)
+    return load_extractor(suite.extractor, ExtractorOptions(device=device, batch_size=256))
 
 
 def reference_features(task: Task, monitor: Monitor) -> JobResult:

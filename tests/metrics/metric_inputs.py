@@ -12,6 +12,7 @@ class FakeExtractor:
     """Stands for an extractor whose features are given beforehand."""
 
     name = "fake"
+    notes = ()
 
     @property
     def identity(self):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torchvision.models import inception as tv
 
 from genbench.errors import DataError
-from genbench.features import extractor_status, inception, load_extractor
+from genbench.features import ExtractorOptions, extractor_status, inception, load_extractor
 from genbench.files import hash_file
 
 
@@ -80,7 +80,7 @@ def test_preprocessing_range_and_grey_images():
 
 def test_weights_survive_a_file(network, folder):
     source = inception.InceptionSource(sha256=hash_file(folder / inception.FILE_NAME))
-    extractor = source.load("cpu", batch_size=2)
+    extractor = source.load(ExtractorOptions(batch_size=2))
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 16, 16)).astype(np.uint8)
     found = extractor.extract(images)
     with torch.inference_mode():

@@ -9,7 +9,7 @@ import pytest
 from genbench import registry
 from genbench.data import load_dataset
 from genbench.errors import DataError, UsageError
-from genbench.features import extractor_status, load_extractor, packaged
+from genbench.features import ExtractorOptions, extractor_status, load_extractor, packaged
 from genbench.features.packaged import Manifest, PackagedSource
 
 SHIPPED = sorted(path.stem for path in packaged.WEIGHTS_FOLDER.glob("*.json"))
@@ -55,8 +55,8 @@ def test_shipped_weights_load(name):
 
 def test_features_do_not_depend_on_the_batch(digits):
     images = digits.test.images[:50]
-    whole = load_extractor("digits-cnn", batch_size=50).extract(images)
-    parts = load_extractor("digits-cnn", batch_size=7).extract(images)
+    whole = load_extractor("digits-cnn", ExtractorOptions(batch_size=50)).extract(images)
+    parts = load_extractor("digits-cnn", ExtractorOptions(batch_size=7)).extract(images)
     np.testing.assert_allclose(parts.features, whole.features, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(parts.logits, whole.logits, rtol=1e-4, atol=1e-4)
 
@@ -81,7 +81,7 @@ def test_damaged_weights_are_refused(copy):
     data[-1] ^= 1
     copy.weights.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"SHA-256 is .*, the manifest says"):
-        copy.load("cpu", 8)
+        copy.load(ExtractorOptions())
     assert not copy.status().available
 
 
@@ -90,11 +90,11 @@ def test_missing_or_malformed_files_are_refused(copy):
     text = manifest.read_text()
     copy.weights.rename(copy.folder / "elsewhere")
     with pytest.raises(DataError, match="missing"):
-        copy.load("cpu", 8)
+        copy.load(ExtractorOptions())
     for content in (text[:50], json.dumps({**json.loads(text), "colour": "red"})):
         manifest.write_text(content)
         with pytest.raises(DataError, match="no readable manifest"):
-            copy.load("cpu", 8)
+            copy.load(ExtractorOptions())
 
 
 def test_weights_of_another_architecture_are_refused(copy):
@@ -102,7 +102,7 @@ def test_weights_of_another_architecture_are_refused(copy):
     wider = manifest.architecture.model_copy(update={"widths": (32, 65)})
     (copy.folder / "digits-cnn.json").write_text(manifest.model_copy(update={"architecture": wider}).model_dump_json())
     with pytest.raises(DataError, match="does not fit its manifest"):
-        copy.load("cpu", 8)
+        copy.load(ExtractorOptions())
 
 
 def test_refuses_other_images(extractor):

@@ -1,0 +1,93 @@
+"""Protocols: by one name, how images reach the network and which convention each metric follows.
+
+Each stands for a tool that people quote numbers from (or a group of tools that agree). The name is part of every
+result's ``comparable``, so that no two protocols share a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from genbench.errors import unknown
+
+MetricOptions = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """equals: the tool (and its version) that gives the same numbers. preprocessing: of InceptionV3.
+
+    extractor: used where none is named. options: settings of metrics by name, over the metrics' own defaults.
+    num_samples: what published numbers under this protocol use; fewer is a warning.
+    """
+
+    name: str
+    equals: str
+    summary: str
+    preprocessing: str
+    extractor: str = "inception-v3"
+    options: MetricOptions = field(default_factory=lambda: MappingProxyType({}))
+    num_samples: int = 50_000
+
+
+_STRICT_FIVE = {"k": 5, "inequality": "<"}
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            "tf1",
+            equals="torch-fidelity 0.4",
+            summary="TensorFlow 1 bilinear resize; 10 permuted IS splits; 100 KID subsets of 1000",
+            preprocessing="tf1",
+        ),
+        Protocol(
+            "pytorch-fid",
+            equals="pytorch-fid 0.3",
+            summary="bilinear resize without antialias, 2 x / 255 - 1",
+            preprocessing="pytorch-fid",
+        ),
+        Protocol(
+            "clean",
+            equals="clean-fid 0.1.35",
+            summary="PIL bicubic resize of float channels, not quantised",
+            preprocessing="clean",
+        ),
+        Protocol(
+            "torchmetrics",
+            equals="torchmetrics 1.9",
+            summary="bilinear resize with antialias; IS over chunks in given order, std with ddof 1",
+            preprocessing="torchmetrics",
+            options=MappingProxyType({"inception_score": {"order": "given", "bounds": "chunk"}}),
+        ),
+        Protocol(
+            "adm",
+            equals="guided-diffusion's evaluator",
+            summary="as tf1; IS over blocks of 5000 in given order; precision and recall on pool3, k = 3",
+            preprocessing="tf1",
+            options=MappingProxyType({"inception_score": {"order": "given", "bounds": "blocks-of-5000"}}),
+        ),
+        Protocol(
+            "dgm",
+            equals="dgm-eval",
+            summary="DINOv2 ViT-L/14 features; precision, recall, density, coverage with k = 5 and distance < radius",
+            preprocessing="clean",
+            extractor="dinov2:vitl14",
+            options=MappingProxyType({"precision": _STRICT_FIVE, "recall": _STRICT_FIVE, "f1": _STRICT_FIVE}),
+        ),
+    )
+}
+
+
+def load_protocol(name: str) -> Protocol:
+    """A protocol by name.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]

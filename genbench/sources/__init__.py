@@ -1,0 +1,1 @@
+"""Images from wherever people have them: folders, archives, arrays, tables, datasets and plain Python."""
