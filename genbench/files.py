@@ -14,8 +14,15 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from platformdirs import user_cache_dir
 
 from genbench.errors import DataError
+
+
+def cache_folder() -> Path:
+    """Where genbench keeps what it can make or fetch again: GENBENCH_CACHE, or the user's cache folder."""
+    given = os.environ.get("GENBENCH_CACHE")
+    return Path(given).expanduser() if given else Path(user_cache_dir("genbench"))
 
 
 @contextmanager

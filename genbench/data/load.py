@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_dir
-
 from genbench.data.base import Splits
 from genbench.data.npz import read_npz
 from genbench.data.parquet import read_parquet
@@ -15,6 +13,7 @@ from genbench.data.split import RawDataset, complete, shuffled, to_splits
 from genbench.data.standard import found_on_disk, load_cifar10_splits, load_digits_splits, load_mnist_splits
 from genbench.data.tree import read_folder, read_zip
 from genbench.errors import DataError, unknown
+from genbench.files import cache_folder
 
 DATA_ROOT_VARIABLE = "GENBENCH_DATA_ROOT"
 NAMED = ("digits", "mnist", "cifar10")
@@ -28,7 +27,7 @@ READERS: dict[str, Callable[[Path], RawDataset]] = {
 
 def data_cache() -> Path:
     """The user's folder for downloaded datasets."""
-    return Path(user_cache_dir("genbench")) / "data"
+    return cache_folder() / "data"
 
 
 def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 0) -> Splits:

@@ -3,7 +3,27 @@
 Found through the entry-point group ``genbench.metrics``; `score` runs a list of them.
 """
 
-from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NotApplicable
+from genbench.metrics.base import (
+    Estimate,
+    ImageLikelihoods,
+    ImageText,
+    Metric,
+    MetricInputs,
+    NotApplicable,
+    PairMetric,
+    Side,
+)
 from genbench.metrics.scoring import load_metric, score
 
-__all__ = ["Estimate", "ImageLikelihoods", "Metric", "MetricInputs", "NotApplicable", "load_metric", "score"]
+__all__ = [
+    "Estimate",
+    "ImageLikelihoods",
+    "ImageText",
+    "Metric",
+    "MetricInputs",
+    "NotApplicable",
+    "PairMetric",
+    "Side",
+    "load_metric",
+    "score",
+]

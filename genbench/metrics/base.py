@@ -10,21 +10,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from genbench.data.base import ImageDataset
 from genbench.errors import DataError
-from genbench.features.base import FeatureExtractor, Features
-from genbench.files import read_npz, write_npz
+from genbench.features.base import FeatureExtractor
+from genbench.features.image_text import ImageTextModel
+from genbench.files import hash_value, read_npz, write_npz
+from genbench.metrics.pairs import ImagePairs
+from genbench.metrics.sides import NotApplicable, Side
 from genbench.record import MetricKind
 
+__all__ = [
+    "Estimate",
+    "ImageLikelihoods",
+    "ImageText",
+    "Metric",
+    "MetricInputs",
+    "Need",
+    "NotApplicable",
+    "PairMetric",
+    "Side",
+]
+
+Need = Literal["moments", "features", "logits", "spatial", "labels", "images", "pairs", "text"]
+"""What a metric looks at: mean and covariance of both sides' features, the features themselves, the samples' class
+logits, spatial features, class labels, raw images, pairs of images, images with their prompts."""
+
 T = TypeVar("T")
-
-
-class NotApplicable(Exception):  # noqa: N818
-    """Raised by a metric that has no meaning for these inputs; the message is the reason shown to the user."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,9 @@ class Estimate:
     """A metric's value with its 95 % interval.
 
     interval: how the interval was made ("influence function", "jackknife", "closed form", "normal over images", ...).
-    per_image: (n,) float64 scores where the value is a mean over images, for paired comparison.
+    standard_error: of the value, where the interval is a normal one. per_image: (n,) float64 scores where the value is
+    a mean over images. paired_by: what score i belongs to ("test image", "prompt") where two runs can be compared score
+    by score; None where score i is of a sample that nothing ties to another run's.
     notes: warnings for the reader. extra: figures that explain the value (a reference value, a fit error).
     conditions: what else must be equal for two values to rank together (protocol, device, batch size).
     """
@@ -43,7 +60,9 @@ class Estimate:
     interval: str | None = None
     kind: MetricKind = "estimate"
     estimator: str = "plug-in"
+    standard_error: float | None = None
     per_image: np.ndarray | None = None
+    paired_by: str | None = None
     notes: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
@@ -60,23 +79,37 @@ class ImageLikelihoods:
 
 
 @dataclass
-class MetricInputs:
-    """All that a metric may look at. Features are extracted once and shared; so is whatever metrics put in `shared`.
+class ImageText:
+    """Samples and their texts in a common space.
 
-    samples: (N, C, H, W) uint8. reference: the training split. test: the test split. reconstructions: (M, C, H, W)
-    uint8 of the first M test images, or None. cost: figures of training and timing (``training_seconds``, ...), absent
-    where not measured. reference_cache: folder for arrays that depend on nothing but the reference and the extractor;
-    its name must tell those apart. Rows of one suite share it.
+    images: (n, d) float32 embeddings of the samples, not normalised. prompts: what each sample was asked to show, or
+    None. class_names with labels (n,): what zero-shot classification tells apart, or empty.
     """
 
-    samples: np.ndarray
-    reference: ImageDataset
-    test: ImageDataset
+    model: ImageTextModel
+    images: np.ndarray
+    prompts: tuple[str, ...] | None = None
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+
+
+@dataclass
+class MetricInputs:
+    """All that a metric may look at. What is costly is computed once and shared through `shared`.
+
+    test: the test split of a suite. pairs: samples beside the images they should resemble (a suite's reconstructions).
+    cost: figures of training and timing (``training_seconds``, ...), absent where not measured. reference_cache: folder
+    for arrays that depend on nothing but the reference and the extractor; its name must tell those apart.
+    """
+
+    samples: Side
+    reference: Side
+    test: ImageDataset | None = None
     extractor: FeatureExtractor | None = None
-    reconstructions: np.ndarray | None = None
+    pairs: ImagePairs | None = None
+    image_text: ImageText | None = None
     likelihoods: Sequence[ImageLikelihoods] = ()
     cost: dict[str, Estimate] = field(default_factory=dict)
-    reference_features: Features | None = None
     reference_cache: Path | None = None
     seed: int = 0
     cache: dict[Any, Any] = field(default_factory=dict)
@@ -87,6 +120,16 @@ class MetricInputs:
             self.cache[key] = make()
         value: T = self.cache[key]
         return value
+
+    def test_split(self) -> ImageDataset:
+        """The test split.
+
+        Raises:
+            NotApplicable: there is none.
+        """
+        if self.test is None:
+            raise NotApplicable("there is no test split here; this metric is one of suites")
+        return self.test
 
     def of_reference(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """``make()``, an array of the reference alone, kept in ``reference_cache`` where there is one.
@@ -106,23 +149,6 @@ class MetricInputs:
 
         return self.shared(("of reference", key), load)
 
-    def sample_features(self) -> Features:
-        """Features of the samples."""
-        extractor = self._extractor()
-        return self.shared("sample_features", lambda: extractor.extract(self.samples))
-
-    def train_features(self) -> Features:
-        """Features of the reference (training) split, precomputed where the caller had them."""
-        if self.reference_features is not None:
-            return self.reference_features
-        extractor = self._extractor()
-        return self.shared("train_features", lambda: extractor.extract(self.reference.images))
-
-    def _extractor(self) -> FeatureExtractor:
-        if self.extractor is None:
-            raise NotApplicable("no feature extractor is available for this suite; see `genbench doctor`")
-        return self.extractor
-
 
 class Metric(ABC):
     """A metric. Instances hold its options (k, subset size, window); those go into ``comparable``."""
@@ -132,7 +158,7 @@ class Metric(ABC):
     higher_is_better: ClassVar[bool | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the same inputs would give another number."""
-    uses_extractor: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
     summary: ClassVar[str] = ""
     """One line for `genbench list metrics`."""
 
@@ -147,3 +173,33 @@ class Metric(ABC):
         Raises:
             NotApplicable: the metric has no meaning for these inputs.
         """
+
+
+class PairMetric(Metric):
+    """A metric of image pairs: `score_pairs` gives a score for each, `compute` makes an estimate of them."""
+
+    needs = frozenset({"pairs"})
+
+    @abstractmethod
+    def score_pairs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(B,) float64 scores of samples x against y, both (B, C, H, W) uint8 of one shape.
+
+        Raises:
+            NotApplicable: the metric has no meaning for images of this size.
+        """
+
+    @property
+    def score_key(self) -> str:
+        """Names the score of each pair; metrics that share a score share its key."""
+        return f"{self.name}-v{self.version}-{hash_value(self.options())[:16]}"
+
+    def scores(self, inputs: MetricInputs) -> np.ndarray:
+        """(n,) scores of all pairs.
+
+        Raises:
+            NotApplicable: there are no pairs.
+        """
+        pairs = inputs.pairs
+        if pairs is None or pairs.count == 0:
+            raise NotApplicable("there are no pairs of images: a model that does not reconstruct, or no --pairs")
+        return inputs.shared(("pair scores", self.score_key), lambda: pairs.scores(self.score_key, self.score_pairs))

@@ -12,7 +12,10 @@ from genbench.metrics.base import MetricInputs
 
 @dataclass(frozen=True)
 class FeaturePair:
-    """samples: (n, d) and reference: (m, d) features, float64, finite, n and m at least 2."""
+    """samples: (n, d) and reference: (m, d) features as they were extracted, finite, n and m at least 2.
+
+    Statistics must convert to float64, in blocks where both sides are large.
+    """
 
     samples: np.ndarray
     reference: np.ndarray
@@ -22,30 +25,13 @@ def feature_pair(inputs: MetricInputs) -> FeaturePair:
     """Features of samples and reference, extracted once for all metrics.
 
     Raises:
-        NotApplicable: there is no extractor.
+        NotApplicable: there is no extractor, or only statistics of one side are known.
         DataError: NaN or infinite features, fewer than two rows, or unlike widths.
     """
-
-    def make() -> FeaturePair:
-        samples = _checked(inputs.sample_features().features, "samples")
-        reference = _checked(inputs.train_features().features, "reference images")
-        if samples.shape[1] != reference.shape[1]:
-            raise DataError(
-                f"Features of the samples have width {samples.shape[1]}, those of the reference {reference.shape[1]}. "
-                "Extract both with one extractor."
-            )
-        return FeaturePair(samples, reference)
-
-    return inputs.shared("feature_pair", make)
-
-
-def _checked(features: np.ndarray, who: str) -> np.ndarray:
-    if features.ndim != 2 or len(features) < 2:
-        raise DataError(f"Features of the {who} have shape {features.shape}, expected (N, d) with N at least 2.")
-    bad = ~np.isfinite(features).all(1)
-    if bad.any():
+    samples, reference = inputs.samples.features().features, inputs.reference.features().features
+    if samples.shape[1] != reference.shape[1]:
         raise DataError(
-            f"Features of {int(bad.sum())} of {len(features)} {who} are NaN or infinite (first: row "
-            f"{int(bad.argmax())}). Check the images and the extractor's weights."
+            f"Features of the samples have width {samples.shape[1]}, those of the reference {reference.shape[1]}. "
+            "Extract both with one extractor."
         )
-    return features.astype(np.float64)
+    return FeaturePair(samples, reference)

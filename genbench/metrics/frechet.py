@@ -26,7 +26,7 @@ import scipy.linalg
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, Metric, MetricInputs
-from genbench.metrics.feature_pair import feature_pair
+from genbench.metrics.feature_pair import FeaturePair, feature_pair
 from genbench.metrics.statistics import blocks, jackknife_error, normal_interval
 
 _STEP = 0.25
@@ -155,13 +155,14 @@ class FrechetInceptionDistance(Metric):
 
     name = "fid"
     higher_is_better = False
-    uses_extractor = True
+    needs = frozenset({"moments"})
     summary = "Fréchet distance between Gaussians fitted to features of samples and training images"
     method: ClassVar[str] = "jackknife over samples"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate. The reference is held fixed in the interval."""
         pair = feature_pair(inputs)
+        pair = FeaturePair(pair.samples.astype(np.float64), pair.reference.astype(np.float64))
         reference = inputs.shared("frechet_reference", lambda: fit_gaussian(pair.reference))
         fit = fit_gaussian(pair.samples)
         value = frechet_distance(fit, reference)

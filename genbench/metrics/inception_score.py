@@ -64,7 +64,7 @@ class InceptionScore(Metric):
 
     name = "inception_score"
     higher_is_better = True
-    uses_extractor = True
+    needs = frozenset({"logits"})
     summary = "exp of the mutual information between samples and the extractor's classes, over 10 splits"
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class InceptionScore(Metric):
         Raises:
             NotApplicable: the extractor has no classes, or there are fewer than two samples a split.
         """
-        logits = inputs.sample_features().logits
+        logits = inputs.samples.features().logits
         if logits is None:
             raise NotApplicable("this extractor gives no class probabilities")
         if not np.isfinite(logits).all():

@@ -127,7 +127,7 @@ class KernelInceptionDistance(Metric):
 
     name = "kid"
     higher_is_better = False
-    uses_extractor = True
+    needs = frozenset({"features"})
     summary = "unbiased squared maximum mean discrepancy of features, cubic kernel"
 
     def __post_init__(self) -> None:
@@ -137,6 +137,7 @@ class KernelInceptionDistance(Metric):
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate, ``full`` where either side has fewer images than a subset. The reference is held fixed."""
         pair = feature_pair(inputs)
+        pair = FeaturePair(pair.samples.astype(np.float64), pair.reference.astype(np.float64))
         smallest = min(len(pair.samples), len(pair.reference))
         if smallest < self.subset_size:
             note = f"{smallest} images are fewer than a subset of {self.subset_size}: all pairs are used instead"

@@ -69,7 +69,7 @@ class BitsPerDim(Metric):
         Raises:
             NotApplicable: the model gives no likelihood.
         """
-        dims = inputs.test.spec.dims
+        dims = inputs.test_split().spec.dims
         scale = float(bits_per_dim(torch.tensor(-1.0, dtype=torch.float64), dims))
         return [
             _estimate(bits_per_dim(torch.from_numpy(nats), dims).numpy(), likelihood, scale)

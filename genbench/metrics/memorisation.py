@@ -53,9 +53,9 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 def _samples_and_test(inputs: MetricInputs) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the nearest training image of the samples (n,) and of the test split."""
-    train = inputs.reference.images
-    samples = inputs.shared("nearest_to_samples", lambda: nearest_images(inputs.samples, train))
-    test = inputs.shared("nearest_to_test", lambda: nearest_images(inputs.test.images, train))
+    train, of_test = inputs.reference.kept_images(), inputs.test_split().images
+    samples = inputs.shared("nearest_to_samples", lambda: nearest_images(inputs.samples.kept_images(), train))
+    test = inputs.shared("nearest_to_test", lambda: nearest_images(of_test, train))
     return samples.distance, test.distance
 
 
@@ -63,6 +63,7 @@ class NearestTrainDistance(Metric):
     """Mean distance to the nearest training image. Right is what the test split shows: 0 is a memoriser."""
 
     name = "nearest_train_distance"
+    needs = frozenset({"images"})
     summary = "mean RMS pixel distance from samples to the nearest training image"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
@@ -87,6 +88,7 @@ class MemorisedShare(Metric):
     quantile = 0.05
 
     name = "memorised_share"
+    needs = frozenset({"images"})
     summary = "share of samples as near to a training image as the nearest 5 % of test images; 1 is a memoriser"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:

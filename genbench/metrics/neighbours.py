@@ -151,7 +151,7 @@ class _Neighbours(Metric):
     inequality: Inequality = "<="
 
     higher_is_better = True
-    uses_extractor = True
+    needs = frozenset({"features"})
 
     def __post_init__(self) -> None:
         require_count(self.name, "k", self.k)
@@ -159,6 +159,7 @@ class _Neighbours(Metric):
 
     def _pair(self, inputs: MetricInputs) -> FeaturePair:
         pair = feature_pair(inputs)
+        pair = FeaturePair(pair.samples.astype(np.float64), pair.reference.astype(np.float64))
         for features, who in ((pair.samples, "samples"), (pair.reference, "reference images")):
             if len(features) < self.k + 2:
                 raise NotApplicable(f"{len(features)} {who} are too few for k = {self.k} nearest neighbours")

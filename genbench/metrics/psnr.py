@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from genbench.errors import DataError
-from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.metrics.base import Estimate, MetricInputs, NotApplicable, PairMetric
 from genbench.metrics.statistics import mean_interval
-from genbench.metrics.structural import reconstruction_pairs
 
 
 def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -25,8 +24,8 @@ def psnr(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return decibels
 
 
-class PeakSignalToNoiseRatio(Metric):
-    """PSNR between test images and their reconstructions: the mean over images, not the PSNR of a pooled error.
+class PeakSignalToNoiseRatio(PairMetric):
+    """PSNR between the images of a pair: the mean over images, not the PSNR of a pooled error.
 
     An image that is rebuilt exactly has an infinite PSNR. Such images are left out of the mean and counted in a note.
     """
@@ -36,13 +35,17 @@ class PeakSignalToNoiseRatio(Metric):
     higher_is_better = True
     summary = "peak signal-to-noise ratio of reconstructions, mean over images"
 
+    def score_pairs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(B,) PSNR in dB."""
+        return psnr(x, y)
+
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate.
 
         Raises:
-            NotApplicable: the model reconstructs nothing, or every image exactly.
+            NotApplicable: there are no pairs, or all are identical.
         """
-        values = psnr(*reconstruction_pairs(inputs))
+        values = self.scores(inputs)
         finite = values[np.isfinite(values)]
         identical = len(values) - len(finite)
         if len(finite) == 0:
@@ -56,6 +59,7 @@ class PeakSignalToNoiseRatio(Metric):
                 interval="normal over images" if len(finite) > 1 else None,
                 estimator="mean",
                 per_image=values,
+                paired_by="reference image",
                 notes=(note,) if identical else (),
                 extra={"identical_images": identical},
             )

@@ -11,7 +11,9 @@ import numpy as np
 
 from genbench import registry
 from genbench.errors import DataError, GenbenchError, UsageError
-from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.features.base import FeatureExtractor
+from genbench.features.image_text import ImageTextModel
+from genbench.metrics.base import Estimate, Metric, MetricInputs, Need, NotApplicable
 from genbench.metrics.options import build_metric
 from genbench.record import MetricResult, MetricStatus
 
@@ -81,13 +83,16 @@ def check_samples(inputs: MetricInputs) -> None:
     Raises:
         DataError: not uint8 (N, C, H, W), fewer than two, or not of the reference's shape.
     """
-    samples, expected = inputs.samples, inputs.reference.spec.shape
+    samples, reference = inputs.samples.images, inputs.reference.images
+    if samples is None or reference is None:
+        return
+    expected = reference.shape[1:]
     if samples.dtype != np.uint8 or samples.ndim != 4:
         raise DataError(f"Samples are {samples.dtype} {samples.shape}, expected uint8 (N, C, H, W).")
     if samples.shape[1:] != expected:
         raise DataError(
-            f"Samples have shape (C, H, W) = {samples.shape[1:]}, the reference '{inputs.reference.name}' has "
-            f"{expected}. Sample or convert at the reference's size."
+            f"Samples have shape (C, H, W) = {samples.shape[1:]}, the {inputs.reference.who} {expected}. "
+            "Sample or convert at the reference's size."
         )
     if len(samples) < 2:
         raise DataError(f"Metrics need at least 2 samples, got {len(samples)}. Draw more.")
@@ -97,8 +102,21 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, GenbenchError) else f"{type(error).__name__}: {error}"
 
 
-def _extractor_name(metric: Metric, inputs: MetricInputs) -> str | None:
-    return inputs.extractor.name if metric.uses_extractor and inputs.extractor is not None else None
+_OF_EXTRACTOR: frozenset[Need] = frozenset({"moments", "features", "logits", "spatial"})
+
+
+def network(metric: Metric, inputs: MetricInputs) -> FeatureExtractor | ImageTextModel | None:
+    """The network whose features the metric looks at, or None."""
+    if metric.needs & _OF_EXTRACTOR:
+        return inputs.extractor
+    if "text" in metric.needs and inputs.image_text is not None:
+        return inputs.image_text.model
+    return None
+
+
+def _network_name(metric: Metric, inputs: MetricInputs) -> str | None:
+    found = network(metric, inputs)
+    return None if found is None else found.name
 
 
 def _without_value(
@@ -112,7 +130,7 @@ def _without_value(
         estimator=estimator,
         status=status,
         reason=reason,
-        extractor=_extractor_name(metric, inputs),
+        extractor=_network_name(metric, inputs),
     )
 
 
@@ -129,8 +147,9 @@ def _result(metric: Metric, inputs: MetricInputs, estimate: Estimate, comparable
         "n": estimate.n,
         **estimate.conditions,
     }
-    if metric.uses_extractor and inputs.extractor is not None:
-        identity["extractor"] = inputs.extractor.identity
+    found = network(metric, inputs)
+    if found is not None:
+        identity["extractor"] = found.identity
     return MetricResult(
         name=metric.name,
         value=estimate.value,
@@ -140,12 +159,14 @@ def _result(metric: Metric, inputs: MetricInputs, estimate: Estimate, comparable
         higher_is_better=metric.higher_is_better,
         kind=estimate.kind,
         estimator=estimate.estimator,
-        extractor=_extractor_name(metric, inputs),
+        extractor=_network_name(metric, inputs),
         comparable=identity,
         provenance={
             "interval": estimate.interval if interval else None,
             "notes": list(estimate.notes),
             "extra": estimate.extra,
             "seed": inputs.seed,
+            "standard_error": estimate.standard_error,
+            "paired_by": estimate.paired_by,
         },
     )

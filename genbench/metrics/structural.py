@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import correlate1d
 
 from genbench.errors import DataError
-from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable, PairMetric
 from genbench.metrics.options import require_choice, require_count
 from genbench.metrics.statistics import blocks, mean_interval, normal_interval
 
@@ -102,27 +102,34 @@ def _require_window(window: int, height: int, width: int) -> None:
 
 
 @dataclass(frozen=True)
-class StructuralSimilarity(Metric):
-    """SSIM between test images and their reconstructions; 1 where they are equal."""
+class StructuralSimilarity(PairMetric):
+    """SSIM between the images of a pair; 1 where they are equal."""
 
     window: int = 11
 
     name = "ssim"
     higher_is_better = True
-    summary = "structural similarity of reconstructions to their test images"
+    summary = "structural similarity of reconstructions to their test images, or of any pairs"
 
     def __post_init__(self) -> None:
         require_choice(self.name, "window", self.window, WINDOWS)
+
+    def score_pairs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(B,) SSIM.
+
+        Raises:
+            NotApplicable: the window does not fit.
+        """
+        _require_window(self.window, *x.shape[2:])
+        return ssim(x, y, self.window)
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate: the mean over images.
 
         Raises:
-            NotApplicable: the model reconstructs nothing, or the window does not fit.
+            NotApplicable: there are no pairs, or the window does not fit.
         """
-        reconstructions, originals = reconstruction_pairs(inputs)
-        _require_window(self.window, *originals.shape[2:])
-        values = ssim(reconstructions, originals, self.window)
+        values = self.scores(inputs)
         return [
             Estimate(
                 value=float(values.mean()),
@@ -131,27 +138,10 @@ class StructuralSimilarity(Metric):
                 interval="normal over images",
                 estimator="mean",
                 per_image=values,
+                paired_by="reference image",
                 conditions={"protocol": f"gaussian-{self.window}"},
             )
         ]
-
-
-def reconstruction_pairs(inputs: MetricInputs) -> tuple[np.ndarray, np.ndarray]:
-    """Reconstructions and the test images that they rebuild, both (M, C, H, W) uint8.
-
-    Raises:
-        NotApplicable: there are none.
-        DataError: they do not fit the test images.
-    """
-    if inputs.reconstructions is None or len(inputs.reconstructions) == 0:
-        raise NotApplicable("this model does not reconstruct images")
-    originals = inputs.test.images[: len(inputs.reconstructions)]
-    if inputs.reconstructions.shape != originals.shape or inputs.reconstructions.dtype != np.uint8:
-        raise DataError(
-            f"Reconstructions are {inputs.reconstructions.dtype} {inputs.reconstructions.shape}, expected uint8 "
-            f"{originals.shape}, one for each of the first test images."
-        )
-    return inputs.reconstructions, originals
 
 
 @dataclass(frozen=True)
@@ -163,6 +153,7 @@ class PairwiseSimilarity(Metric):
     partners: int = 4
 
     name = "ssim_pairwise"
+    needs = frozenset({"images"})
     summary = "mean structural similarity between samples, for comparison with the test split's own"
 
     def __post_init__(self) -> None:
@@ -176,17 +167,18 @@ class PairwiseSimilarity(Metric):
         Raises:
             NotApplicable: the window does not fit.
         """
-        _require_window(self.window, *inputs.samples.shape[2:])
-        value, error = self._measure(inputs.samples)
-        test = inputs.shared(("ssim_pairwise", self), lambda: self._measure(inputs.test.images))
+        images, test_images = inputs.samples.kept_images(), inputs.test_split().images
+        _require_window(self.window, *images.shape[2:])
+        value, error = self._measure(images)
+        test = inputs.shared(("ssim_pairwise", self), lambda: self._measure(test_images))
         return [
             Estimate(
                 value=value,
-                n=len(inputs.samples),
+                n=len(images),
                 ci95=normal_interval(value, error),
                 interval="normal over pairs, with the covariance of pairs that share an image",
                 estimator="mean-of-pairs",
-                extra={"test_split": test[0], "images": min(self.images, len(inputs.samples))},
+                extra={"test_split": test[0], "images": min(self.images, len(images))},
                 conditions={"protocol": f"gaussian-{self.window}"},
             )
         ]

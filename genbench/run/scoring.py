@@ -20,7 +20,8 @@ from genbench.features import ExtractorOptions, extractor_status, load_extractor
 from genbench.features.base import FeatureExtractor, Features
 from genbench.files import hash_file, hash_value, read_npz, write_npz
 from genbench.metrics import load_metric, score
-from genbench.metrics.base import Estimate, MetricInputs
+from genbench.metrics.base import Estimate, MetricInputs, Side
+from genbench.metrics.pairs import StoredPairs
 from genbench.record import DatasetInfo, MetricResult, PerImage, Record, Timing, Training, read_record, write_record
 from genbench.run.plan import CellPlan, RowPlan
 from genbench.run.stages import JobResult, Monitor, Task, environment, read_likelihoods, read_samples, read_timing
@@ -67,6 +68,12 @@ def _train_features(store: Store, splits: Splits, extractor: FeatureExtractor) -
     return found
 
 
+def _reference(store: Store, splits: Splits, extractor: FeatureExtractor | None) -> Side:
+    train = splits.train
+    extract = None if extractor is None else lambda: _train_features(store, splits, extractor)
+    return Side("reference images", len(train), train.images, train.labels, splits.spec.class_names, extract)
+
+
 def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False) -> JobResult:
     """Score one row and write its record; with ``again`` even when a record for the same inputs is there.
 
@@ -89,15 +96,16 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
     splits = open_splits(store.data)
     training, timing = Training.model_validate(trained["training"]), read_timing(receipts["timing"])
     made_in = trained["environment"]
+    samples = read_samples(store.samples(row.stem))
+    extract = None if extractor is None else lambda: extractor.extract(samples)
     inputs = MetricInputs(
-        samples=read_samples(store.samples(row.stem)),
-        reference=splits.train,
+        samples=Side("samples", len(samples), samples, extract=extract),
+        reference=_reference(store, splits, extractor),
         test=splits.test,
         extractor=extractor,
-        reconstructions=_reconstructions(store, row, receipts["gallery"]),
+        pairs=_reconstructions(store, row, receipts["gallery"], splits),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
         cost=cost_figures(None if task.cell.control else training.parameters, training, timing, made_in),
-        reference_features=None if extractor is None else _train_features(store, splits, extractor),
         reference_cache=_reference_cache(store, splits, extractor),
         seed=row.seed,
     )
@@ -187,10 +195,11 @@ def _header(suite: Suite, cell: CellPlan, row: RowPlan, splits: Splits) -> dict[
     }
 
 
-def _reconstructions(store: Store, row: RowPlan, receipt: dict[str, Any]) -> np.ndarray | None:
+def _reconstructions(store: Store, row: RowPlan, receipt: dict[str, Any], splits: Splits) -> StoredPairs | None:
     if "reconstructions" not in receipt.get("arrays", ()):
         return None
-    return np.ascontiguousarray(read_npz(store.gallery(row.stem))["reconstructions"].transpose(0, 3, 1, 2))
+    made = np.ascontiguousarray(read_npz(store.gallery(row.stem))["reconstructions"].transpose(0, 3, 1, 2))
+    return StoredPairs(made, splits.test.images[: len(made)])
 
 
 def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) -> PerImage | None:

@@ -5,7 +5,7 @@ import numpy as np
 from genbench.api import ImageSpec
 from genbench.data.base import ImageDataset
 from genbench.features.base import Features
-from genbench.metrics import MetricInputs
+from genbench.metrics import MetricInputs, Side
 
 
 class FakeExtractor:
@@ -32,16 +32,27 @@ def random_images(rng, num_images, shape=(1, 8, 8)):
 
 
 def image_inputs(samples, reference, test=None, **more):
-    more.setdefault("extractor", FakeExtractor())
-    return MetricInputs(samples, dataset(reference), dataset(reference if test is None else test, "test"), **more)
+    extractor = more.setdefault("extractor", FakeExtractor())
+    return MetricInputs(
+        image_side("samples", samples, extractor),
+        image_side("reference images", reference, extractor),
+        dataset(reference if test is None else test, "test"),
+        **more,
+    )
+
+
+def image_side(who, images, extractor):
+    """A side whose images are at hand."""
+    return Side(who, len(images), images, extract=extractor and (lambda: extractor.extract(images)))
 
 
 def feature_inputs(samples, reference, logits=None):
     """Inputs whose features are ``samples`` (n, d) and ``reference`` (m, d)."""
-    blank = np.zeros((2, 1, 8, 8), dtype=np.uint8)
-    inputs = image_inputs(blank, blank, reference_features=Features(reference))
-    inputs.cache["sample_features"] = Features(samples, logits)
-    return inputs
+    return MetricInputs(
+        Side.of("samples", Features(samples, logits)),
+        Side.of("reference images", Features(reference)),
+        extractor=FakeExtractor(),
+    )
 
 
 def compute_one(metric, inputs):

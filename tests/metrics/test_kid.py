@@ -75,9 +75,8 @@ def test_names_its_estimator(rng):
     assert full.estimator == "full" and "all pairs" in full.notes[0] and full.conditions == {"estimator": "full"}
     subsets = compute_one(KernelInceptionDistance(subsets=7, subset_size=20), inputs)
     assert subsets.estimator == "subset-7x20" and not subsets.notes
-    assert full.value == pytest.approx(
-        mmd(*[inputs.shared("feature_pair", None).samples, inputs.train_features().features]).value
-    )
+    sides = (inputs.samples.features().features, inputs.reference.features().features)
+    assert full.value == pytest.approx(mmd(*sides).value)
 
 
 @pytest.mark.parametrize("metric", [KernelInceptionDistance(), KernelInceptionDistance(subsets=20, subset_size=50)])

@@ -137,7 +137,7 @@ def test_what_was_not_measured_is_not_applicable(inputs):
 
 
 def test_without_extractor(inputs):
-    inputs.extractor = None
+    inputs.extractor = inputs.samples.extract = inputs.reference.extract = None
     results, _ = score(inputs, ["fid", "nearest_train_distance"], {}, COMPARABLE)
     assert [r.status for r in results] == ["not_applicable", "ok"] and "genbench doctor" in results[0].reason
 
@@ -152,7 +152,7 @@ def test_without_extractor(inputs):
     ],
 )
 def test_refuses_bad_samples(inputs, change, message):
-    inputs.samples = change(inputs.samples)
+    inputs.samples.images = change(inputs.samples.images)
     with pytest.raises(DataError, match=message.replace("(", r"\(").replace(")", r"\)")):
         score(inputs, ["fid"], {}, COMPARABLE)
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from metric_inputs import compute_one, dataset, image_inputs, random_images
+from metric_inputs import compute_one, image_inputs, random_images
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from genbench.errors import DataError, UsageError
-from genbench.metrics import MetricInputs, NotApplicable
+from genbench.metrics import NotApplicable
+from genbench.metrics.pairs import StoredPairs
 from genbench.metrics.psnr import PeakSignalToNoiseRatio, psnr
 from genbench.metrics.structural import (
     PairwiseSimilarity,
@@ -83,7 +84,8 @@ def test_psnr_equals_scikit_image(rng):
 
 
 def reconstruction_inputs(originals, reconstructions):
-    return MetricInputs(originals, dataset(originals), dataset(originals, "test"), reconstructions=reconstructions)
+    pairs = None if reconstructions is None else StoredPairs(reconstructions, originals[: len(reconstructions)])
+    return image_inputs(originals, originals, pairs=pairs)
 
 
 def test_metrics_are_means_over_the_first_test_images(rng):
