@@ -10,7 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent / "harness"))
+for folder in ("harness", "features"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,3 +26,11 @@ def data_root():
     if not root or not Path(root).is_dir():
         pytest.skip("GENBENCH_DATA_ROOT names no folder of data sets")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """A file of random InceptionV3 weights that genbench and its peers can all load."""
+    from inception_weights import FILE_NAME, write_weights
+
+    return write_weights(tmp_path_factory.mktemp("inception") / FILE_NAME)

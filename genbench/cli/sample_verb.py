@@ -27,7 +27,10 @@ Examples:
     "--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Does not change samples."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="FILE.npz (arr_0, uint8, N H W C) or a folder."
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="FILE.npz (arr_0, uint8, N H W C; arr_1, classes) or a folder.",
 )
 @click.option("--suite", help="Which published weights, where a model has several.")
 @click.option("--model", metavar="FILE.py:Class", help="The class of a checkpoint that was trained from a file.")
@@ -55,12 +58,12 @@ def command(
     check_target(out)
 
     from genbench.checkpoint import load_checkpoint
+    from genbench.environment import resolve_device
     from genbench.errors import GenbenchError, UsageError, unknown
     from genbench.published import find_checkpoint
     from genbench.recipe import sampler_options
     from genbench.registry import load_model
-    from genbench.run.run import resolve_device
-    from genbench.sample import ModelOutputError, draw_samples
+    from genbench.sample import ModelOutputError, draw_samples, sample_labels
 
     folder = find_checkpoint(source, suite)
     chosen = resolve_device(device)
@@ -75,7 +78,8 @@ def command(
     try:
         with _progress() as stage:
             images = draw_samples(loaded, num_samples, seed, batch_size, request, stage("sampling", num_samples))
-            write_images(out, images, stage("writing", num_samples))
+            labels = sample_labels(loaded, num_samples, seed, request)
+            write_images(out, images, stage("writing", num_samples), labels)
     except ModelOutputError as error:
         click.echo(f"genbench: {manifest.model}: {error}", err=True)
         return 1

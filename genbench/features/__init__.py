@@ -1,6 +1,7 @@
 """Feature extractors: networks from images to the features that distribution metrics compare.
 
-Found by name through the entry-point group ``genbench.extractors``; each entry names an `ExtractorSource`.
+Found by name through the entry-point group ``genbench.extractors``; each entry names an `ExtractorSource`. A user's own
+needs no entry: ``package.module:callable``, or the file of a TorchScript or ``torch.export`` program.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from genbench import registry
-from genbench.errors import GenbenchError
+from genbench.errors import GenbenchError, UsageError, nearest
 from genbench.features.base import (
     ExtractorOptions,
     ExtractorSource,
@@ -31,15 +32,32 @@ __all__ = [
 
 
 def load_extractor(spec: str, options: ExtractorOptions | None = None) -> FeatureExtractor:
-    """Load a feature extractor, ``NAME`` or ``NAME:ARGUMENT``, with its weights checked.
+    """Load a feature extractor, with its weights checked.
+
+    spec: ``NAME`` or ``NAME:ARGUMENT`` of a registered one, ``package.module:callable``, or a program's file.
 
     Raises:
-        UsageError: unknown name or argument.
-        DataError: weights that are missing, damaged or not those expected; says what to do.
+        UsageError: unknown name or argument; a module or callable that fails.
+        DataError: weights or a program that are missing, damaged or not those expected; says what to do.
     """
-    name, _, argument = spec.partition(":")
-    source: ExtractorSource = registry.load("extractors", name)
-    return source.load(replace(options or ExtractorOptions(), argument=argument))
+    options = options or ExtractorOptions()
+    name, colon, argument = spec.partition(":")
+    if name in registry.entries("extractors"):
+        source: ExtractorSource = registry.load("extractors", name)
+        return source.load(replace(options, argument=argument))
+    from genbench.features.plugin import find_module, load_plugin
+
+    if colon and argument.isidentifier() and find_module(name):
+        return load_plugin(name, argument, options)
+    from genbench.features.program import FILE, program_file
+
+    if program_file(spec) is not None:
+        return FILE.load(replace(options, argument=spec))
+    known = registry.names("extractors")
+    raise UsageError(
+        f"Unknown extractor '{spec}'.{nearest(name, known)} Known: {', '.join(known)}; or a module that can be "
+        "imported (package.module:callable; PYTHONPATH=. finds one of this folder), or a program's file (.pt, .pt2)."
+    )
 
 
 def extractor_status(name: str) -> ExtractorStatus:

@@ -108,13 +108,14 @@ def extract_in_batches(
     """
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise DataError(f"Expected uint8 images (N, C, H, W) with N > 0, got {images.dtype} {images.shape}.")
-    found: list[list[np.ndarray]] = [[], [], []]
+    found: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             block = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-            for parts, output in zip(found, forward(block), strict=True):
-                if output is not None:
-                    parts.append(output.float().cpu().numpy())
-    features, logits, spatial = (np.concatenate(parts) if parts else None for parts in found)
-    assert features is not None
-    return Features(features, logits, spatial)
+            for name, output in forward(block)._asdict().items():
+                if output is None:
+                    continue
+                if name not in found:
+                    found[name] = np.empty((len(images), *output.shape[1:]), np.float32)
+                found[name][start : start + len(block)] = output.float().cpu().numpy()
+    return Features(**found)

@@ -21,7 +21,7 @@ class ImageTextModel(Protocol):
     """Images and texts to embeddings that are not normalised; their cosine says how well they fit.
 
     name: as it is asked for. notes: warnings for the reader. context_length: tokens of a text that are read, with its
-    start and end marks; what is beyond is cut off. logit_scale: factor of the cosine in the softmax it was trained with.
+    start and end marks; what is beyond is cut off. logit_scale: factor of the cosine in the softmax of its training.
     """
 
     name: str

@@ -20,6 +20,7 @@ from genbench import __version__, registry
 from genbench.data import load_dataset
 from genbench.data.base import Splits
 from genbench.data.cache import open_splits, store_splits
+from genbench.environment import resolve_device
 from genbench.errors import DataError, GenbenchError, UsageError
 from genbench.features import extractor_status, load_extractor
 from genbench.files import write_json, write_text
@@ -71,21 +72,6 @@ class RunResult:
         models = all(record.status == "ok" for record in self.records)
         metrics = all(metric.status != "failed" for record in self.records for metric in record.metrics)
         return models and metrics and not self.broken
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` to CUDA where there is one, else the CPU (MPS lacks float64: only when asked for); others are checked.
-
-    Raises:
-        UsageError: a device that this machine does not have.
-    """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device("cuda" if present["cuda"] else "cpu")
-    if not present[name]:
-        here = ", ".join(d for d, there in present.items() if there)
-        raise UsageError(f"Device '{name}' is not available here (available: {here}). Use --device auto.")
-    return torch.device(name)
 
 
 def prepare_folder(root: Path) -> None:
@@ -150,6 +136,7 @@ def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: P
     store = Store(root)
     _announce(suite, rows, device, root)
     suite = _with_extractor(suite)
+    _announce_image_text(suite)
     splits = _dataset(store, suite, options)
     seeds = suite.seeds if options.seed is None else [options.seed]
     cells = plan_cells(
@@ -243,6 +230,16 @@ def _with_extractor(suite: Suite) -> Suite:
         return suite
     print(f"Features are those of {suite.fallback_extractor} instead, and every number says so.", file=sys.stderr)
     return suite.model_copy(update={"extractor": suite.fallback_extractor, "fallback_extractor": None})
+
+
+def _announce_image_text(suite: Suite) -> None:
+    """Say so where the image-text model is not here."""
+    if suite.image_text is None:
+        return
+    status = extractor_status(suite.image_text.partition(":")[0])
+    if not status.available:
+        print(f"{suite.image_text} is not here. {status.detail}", file=sys.stderr)
+        print("Metrics of images and texts will be marked as not applicable.", file=sys.stderr)
 
 
 def _dataset(store: Store, suite: Suite, options: RunOptions) -> Splits:

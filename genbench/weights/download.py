@@ -8,13 +8,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from genbench.files import atomic_path
 
 TIMEOUT_SECONDS = 30.0
-"""Without a byte for so long, a download has failed."""
+"""A download that gives no byte for so long has failed."""
 
 _BLOCK_BYTES = 1 << 20
 _PROGRESS_SECONDS = 0.5
@@ -24,46 +25,49 @@ class DownloadError(Exception):
     """A download that failed; the message is the reason, without the advice."""
 
 
-def fetch(url: str, target: Path, sha256: str | None, size_bytes: int | None = None) -> str:
+def fetch(url: str, target: Path, problem: Callable[[str], str | None], size_bytes: int | None = None) -> str:
     """Download ``url`` to ``target`` and return its SHA-256; the file gets its name only when it is right.
 
+    problem: what is wrong with a hash, or None. size_bytes: expected where the server announces no length.
+
     Raises:
-        DownloadError: no network, an HTTP error, fewer or more bytes than announced, or another hash than ``sha256``.
+        DownloadError: no network, an HTTP error, fewer or more bytes than expected, or a hash with a problem.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "genbench"})
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
                 announced = response.headers.get("Content-Length")
-                found, got = _copy(response, stream, int(announced) if announced else size_bytes, target.name)
+                total = int(announced) if announced else size_bytes
+                found, got = _copy(response, stream, total, target.name)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise DownloadError(f"{url} could not be downloaded ({_reason(error)})") from None
-        expected = int(announced) if announced else size_bytes
-        if expected is not None and got != expected:
-            raise DownloadError(f"{url} broke off: {got:,} bytes came of {expected:,}")
-        if sha256 is not None and found != sha256:
-            raise DownloadError(f"{url} gave a file whose SHA-256 is {found}, expected {sha256}")
+        if total is not None and got != total:
+            raise DownloadError(f"{url} broke off: {got:,} bytes of {total:,} came")
+        wrong = problem(found)
+        if wrong:
+            raise DownloadError(f"{url} gave another file: {wrong}")
     return found
 
 
 def _copy(response: BinaryIO, stream: BinaryIO, total: int | None, name: str) -> tuple[str, int]:
     digest, got, shown = hashlib.sha256(), 0, time.monotonic()
+    moving = sys.stderr.isatty()
     while block := response.read(_BLOCK_BYTES):
         stream.write(block)
         digest.update(block)
         got += len(block)
-        if time.monotonic() - shown > _PROGRESS_SECONDS:
-            _progress(name, got, total)
+        if moving and time.monotonic() - shown > _PROGRESS_SECONDS:
+            sys.stderr.write(f"\r{_progress(name, got, total)}")
+            sys.stderr.flush()
             shown = time.monotonic()
-    _progress(name, got, total)
-    sys.stderr.write("\n")
+    sys.stderr.write(f"\r{_progress(name, got, total)}\n" if moving else f"{_progress(name, got, total)}\n")
     return digest.hexdigest(), got
 
 
-def _progress(name: str, got: int, total: int | None) -> None:
+def _progress(name: str, got: int, total: int | None) -> str:
     of = f" of {total / 1e6:,.1f} MB ({got / total:.0%})" if total else " MB"
-    sys.stderr.write(f"\rDownloading {name}: {got / 1e6:,.1f}{of}")
-    sys.stderr.flush()
+    return f"Downloading {name}: {got / 1e6:,.1f}{of}"
 
 
 def _reason(error: Exception) -> str:

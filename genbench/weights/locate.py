@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from genbench.errors import DataError
 from genbench.files import hash_file
-from genbench.weights import download as downloads
-from genbench.weights.catalogue import WeightsEntry, entry
-from genbench.weights.store import expected_hash, locked, pin, state, store_folder
+from genbench.weights.catalogue import WeightsEntry, entries, entry
+from genbench.weights.download import DownloadError, fetch
+from genbench.weights.store import State, expected_hash, locked, mismatch, pin, state, store_folder
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class LocatedWeights:
     note: str | None = None
 
 
-def locate(name: str, given: Path | None = None, *, download: bool = True) -> LocatedWeights:
-    """The file of an entry, its hash checked; a file ``given`` by the user is taken whatever its hash.
+def locate(weights: str | WeightsEntry, given: Path | None = None, *, download: bool = True) -> LocatedWeights:
+    """The file of an entry (or of an entry's name), its hash checked; a ``given`` file is taken whatever its hash.
 
     The caller puts the hash into ``comparable`` and ``note``, where there is one, among its warnings.
 
@@ -31,51 +32,57 @@ def locate(name: str, given: Path | None = None, *, download: bool = True) -> Lo
         UsageError: unknown name.
         DataError: no such file, another hash in the store, or a download that failed (says which file to put where).
     """
-    weights = entry(name)
+    weights = entry(weights) if isinstance(weights, str) else weights
     if given is not None:
         return _users_file(weights, Path(given))
     found = state(weights)
     if found.condition == "missing":
         if not download:
-            raise missing(weights, "it is not in the store")
-        with locked(weights.name):
-            found = state(weights)
-            if found.condition == "missing":
-                _fetch(weights)
-                found = state(weights)
-    if found.condition == "bad" or found.sha256 is None:
-        raise DataError(
-            f"{found.path}: {found.problem}. Delete it and run again, or get it from {weights.url} and run "
-            f"`genbench weights add FILE`."
-        )
+            raise _missing(weights, "no such file in the store")
+        found = _download(weights)
+    if found.condition != "there" or found.sha256 is None:
+        raise DataError(f"{found.path}: {found.problem}. Delete it and run again. {_by_hand(weights)}")
+    if not found.pinned:
+        with contextlib.suppress(OSError):
+            pin(weights, found.sha256)
     return LocatedWeights(found.path, found.sha256, known=True)
-
-
-def missing(weights: WeightsEntry, reason: str) -> DataError:
-    """The error for weights that cannot be had, with all that helps."""
-    return DataError(
-        f"The weights '{weights.name}' are missing: {reason}. Download {weights.url} where there is a network and run "
-        f"`genbench weights add FILE`, or put it into {store_folder()} as {weights.files[0]}. The packaged extractors "
-        "work without a download: digits-cnn, mnist-cnn, cifar10-cnn."
-    )
 
 
 def _users_file(weights: WeightsEntry, path: Path) -> LocatedWeights:
     if not path.is_file():
-        raise DataError(f"{path}: no such weights file. Give a file for '{weights.name}' ({weights.url}).")
+        raise DataError(f"{path}: no such file; expected weights of the kind of '{weights.name}' ({weights.url}).")
     found, expected = hash_file(path), expected_hash(weights)
     if found == expected:
         return LocatedWeights(path, found, known=True)
-    against = (
-        f"is not that of {weights.name} ({expected[:12]}...)" if expected else "cannot be checked: none is published"
-    )
-    return LocatedWeights(path, found, False, f"weights {path.name}: SHA-256 {found[:12]}... {against}")
+    against = f"not {expected[:12]}, that of '{weights.name}'" if expected else f"that of '{weights.name}' is not known"
+    note = f"the weights {path.name} are used as given: SHA-256 is {found[:12]}, {against}"
+    return LocatedWeights(path, found, known=False, note=note)
 
 
-def _fetch(weights: WeightsEntry) -> None:
+def _download(weights: WeightsEntry) -> State:
     try:
-        sha256 = downloads.fetch(weights.url, store_folder() / weights.files[0], weights.sha256, weights.size_bytes)
-    except downloads.DownloadError as error:
-        raise missing(weights, str(error)) from None
-    if weights.sha256 is None:
-        pin(weights, sha256)
+        with locked(weights.file):
+            found = state(weights)
+            if found.condition == "missing":
+                target = store_folder() / weights.file
+                fetch(weights.url, target, lambda sha256: mismatch(weights, sha256), weights.size_bytes)
+                found = state(weights)
+        return found
+    except DownloadError as error:
+        raise _missing(weights, str(error)) from None
+    except OSError as error:
+        raise _missing(weights, f"they cannot be stored in {store_folder()} ({error})") from None
+
+
+def _missing(weights: WeightsEntry, reason: str) -> DataError:
+    return DataError(
+        f"The weights '{weights.name}' are missing: {reason}. {_by_hand(weights)} The packaged extractors work "
+        "without a download: digits-cnn, mnist-cnn, cifar10-cnn."
+    )
+
+
+def _by_hand(weights: WeightsEntry) -> str:
+    where = f"put it into {store_folder()} as {weights.file}"
+    if weights in entries():
+        where = f"run `genbench weights add FILE`, or {where}"
+    return f"By hand: download {weights.url} where there is a network and {where}."
