@@ -47,10 +47,14 @@ class StoredPairs:
 
 
 class ScoredPairs:
-    """Pairs that streamed by: their scores by key."""
+    """Pairs that streamed by: their scores by key, or why there are none."""
 
-    def __init__(self, count: int, scores: Mapping[str, np.ndarray]) -> None:
-        self.count, self._scores = count, scores
+    def __init__(
+        self, count: int, scores: Mapping[str, np.ndarray], problems: Mapping[str, Exception] | None = None
+    ) -> None:
+        self.count, self._scores, self._problems = count, scores, problems or {}
 
     def scores(self, key: str, score: PairScore) -> np.ndarray:  # noqa: ARG002
+        if key in self._problems:
+            raise self._problems[key]
         return self._scores[key]

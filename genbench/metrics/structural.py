@@ -12,29 +12,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable, PairMetric
 from genbench.metrics.options import require_choice, require_count
-from genbench.metrics.statistics import blocks, mean_interval, normal_interval
+from genbench.metrics.pair_estimate import mean_estimate
+from genbench.metrics.similarity_maps import similarity_and_contrast
+from genbench.metrics.statistics import normal_interval
 
-SIGMA = 1.5
 WINDOWS = (11, 7)
 PAIR_SEED = 2020
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_BLOCK_VALUES = 1 << 21
-
-
-def gaussian_window(size: int) -> np.ndarray:
-    """(size,) Gaussian of sigma 1.5, normalised; size is odd."""
-    position = np.arange(size) - size // 2
-    window: np.ndarray = np.exp(-0.5 * np.square(position / SIGMA))
-    return window / window.sum()
 
 
 def ssim(x: np.ndarray, y: np.ndarray, window: int = 11) -> np.ndarray:
-    """(N,) SSIM of pairs of images (N, C, H, W) uint8, in blocks.
+    """(N,) SSIM of pairs of images (N, C, H, W) uint8.
 
     Raises:
         DataError: unlike shapes, or images smaller than the window.
@@ -43,29 +34,10 @@ def ssim(x: np.ndarray, y: np.ndarray, window: int = 11) -> np.ndarray:
         raise DataError(f"SSIM compares images one to one, got {x.shape} and {y.shape}.")
     if min(x.shape[2:]) < window:
         raise DataError(f"A window of {window} does not fit images of {x.shape[2]} x {x.shape[3]} pixels.")
-    weights = gaussian_window(window)
-    size = max(1, _BLOCK_VALUES // math.prod(x.shape[1:]))
-    return np.concatenate([_ssim_block(x[part], y[part], weights) for part in blocks(len(x), size)])
-
-
-def _ssim_block(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    mean_x, mean_y = _filter(x, weights), _filter(y, weights)
-    var_x = _filter(x * x, weights) - mean_x**2
-    var_y = _filter(y * y, weights) - mean_y**2
-    covariance = _filter(x * y, weights) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    similarity = numerator / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))
-    values: np.ndarray = similarity.mean((1, 2, 3))
+    num_images, channels, height, width = x.shape
+    similarity, _ = similarity_and_contrast(x.reshape(-1, height, width), y.reshape(-1, height, width), window)
+    values: np.ndarray = similarity.reshape(num_images, channels).mean(1)
     return values
-
-
-def _filter(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Separable filter over the last two axes, valid part: (N, C, H, W) to (N, C, H - w + 1, W - w + 1)."""
-    half = len(weights) // 2
-    rows = correlate1d(x, weights, axis=2)[:, :, half : x.shape[2] - half]
-    filtered: np.ndarray = correlate1d(rows, weights, axis=3)[..., half : x.shape[3] - half]
-    return filtered
 
 
 def sample_pairs(num_images: int, partners: int, seed: int = PAIR_SEED) -> np.ndarray:
@@ -109,7 +81,7 @@ class StructuralSimilarity(PairMetric):
 
     name = "ssim"
     higher_is_better = True
-    summary = "structural similarity of reconstructions to their test images, or of any pairs"
+    summary = "structural similarity of image pairs (a suite: reconstructions and their test images)"
 
     def __post_init__(self) -> None:
         require_choice(self.name, "window", self.window, WINDOWS)
@@ -129,19 +101,8 @@ class StructuralSimilarity(PairMetric):
         Raises:
             NotApplicable: there are no pairs, or the window does not fit.
         """
-        values = self.scores(inputs)
-        return [
-            Estimate(
-                value=float(values.mean()),
-                n=len(values),
-                ci95=mean_interval(values),
-                interval="normal over images",
-                estimator="mean",
-                per_image=values,
-                paired_by="reference image",
-                conditions={"protocol": f"gaussian-{self.window}"},
-            )
-        ]
+        protocol = {"protocol": f"gaussian-{self.window}"}
+        return [mean_estimate(self.scores(inputs), bounds=(-1.0, 1.0), conditions=protocol)]
 
 
 @dataclass(frozen=True)
