@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-import struct
 import sys
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from genbench.errors import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF")
+_FORMAT_NAMES = {"MPO": "JPEG", "DIB": "BMP"}
 _EXIF_ORIENTATION = 0x0112
 _SINGLE_FRAME_FORMATS = {"PNG", "WEBP", "TIFF"}
 _LITTLE_IS_NATIVE = sys.byteorder == "little"
@@ -26,6 +28,19 @@ _OTHER_BYTE = {
     for order, other in (("B", "L"), ("L", "B"), ("N", "B" if _LITTLE_IS_NATIVE else "L"))
 }
 """Raw modes of which Pillow keeps the high byte, and the byte-swapped raw mode that makes it keep the low one."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """pixels: (C, H, W) uint8, C = 1 or 3. format: "PNG", "JPEG", ... or "array" for what came from no file.
+
+    transparent: alpha was composited over white. sixteen_bit: values were divided by 257.
+    """
+
+    pixels: np.ndarray
+    format: str
+    transparent: bool = False
+    sixteen_bit: bool = False
 
 
 class ImageStack:
@@ -75,28 +90,87 @@ def _describe(shape: tuple[int, ...]) -> str:
 
 
 def decode(data: bytes, where: str) -> tuple[np.ndarray, bool]:
-    """Decode one image file to ((C, H, W) uint8, whether it had transparent pixels), C = 1 or 3.
+    """Decode one image file to ((C, H, W) uint8, whether it had transparent pixels); see `decode_image`."""
+    decoded = decode_image(data, where)
+    return decoded.pixels, decoded.transparent
+
+
+def decode_image(data: bytes, where: str) -> Decoded:
+    """Decode one image file.
 
     EXIF rotation is applied, 16-bit values are divided by 257, alpha is composited over white, palettes and other
-    colour spaces become RGB. Of 16-bit greyscale with alpha only the high bytes are used.
+    colour spaces become RGB by Pillow's conversion, colour profiles are ignored. Greyscale keeps one channel. Of 16-bit
+    greyscale with alpha only the high bytes are used.
 
     Raises:
-        DataError: not an image, truncated, animated or of floating-point values; the message names ``where``.
+        DataError: not an image, truncated, animated, of floating-point values, or of more pixels than Pillow's limit
+            against decompression bombs; the message names ``where``.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
+    with _named(where):
+        try:
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        except UnidentifiedImageError:
+            raise DataError(
+                f"{where}: not a readable image: cannot identify it as PNG, JPEG, WebP, BMP or TIFF. "
+                "Replace or remove it."
+            ) from None
+        with image:
+            _refuse_bomb(image, where)
             if image.format in _SINGLE_FRAME_FORMATS and getattr(image, "n_frames", 1) > 1:
                 raise DataError(f"{where}: has {getattr(image, 'n_frames', 0)} frames, expected a single image.")
-            low = _low_bytes(image, data)
-            image.load()
-            values, maximum, has_alpha = _values(image, where)
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image: {error}. Replace or remove it.") from None
+            deep = any(";16" in str(_raw_mode(tile)) for tile in getattr(image, "tile", ()))
+            decoded = _decoded(image, where, _low_bytes(image, data))
+            return replace(decoded, sixteen_bit=decoded.sixteen_bit or deep)
+
+
+def decode_pil(image: Image.Image, where: str) -> Decoded:
+    """The pixels of an open Pillow image, by the rules of `decode_image`.
+
+    Raises:
+        DataError: it cannot be loaded, has floating-point values or too many pixels; the message names ``where``.
+    """
+    with _named(where):
+        _refuse_bomb(image, where)
+        return _decoded(image, where, None)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Whatever Pillow raises over a file's content becomes an error that names the file."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{where}: not a readable image: {reason}. Replace or remove it.") from None
+
+
+def _refuse_bomb(image: Image.Image, where: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise DataError(
+            f"{where}: {image.width} x {image.height} pixels are more than the limit of {limit} against decompression "
+            "bombs. Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
+
+
+def _decoded(image: Image.Image, where: str, low: np.ndarray | None) -> Decoded:
+    """``low``: the low bytes of 16-bit colour, of which Pillow keeps only the high ones."""
+    image.load()
+    values, maximum, has_alpha = _values(image, where)
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     if low is not None:
         values, maximum = values.astype(np.int64) * 256 + low, 65535
     pixels, transparent = _to_uint8(values, maximum, has_alpha)
-    return np.ascontiguousarray(_oriented(pixels, orientation).transpose(2, 0, 1)), transparent
+    upright = np.ascontiguousarray(_oriented(pixels, orientation).transpose(2, 0, 1))  # (C, H, W)
+    kind = _FORMAT_NAMES.get(image.format or "", image.format or "array")
+    return Decoded(upright, kind, transparent, maximum == 65535)
+
+
+def _raw_mode(tile: Any) -> Any:
+    arguments = tile[3]
+    return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
 
 def _low_bytes(image: Image.Image, data: bytes) -> np.ndarray | None:
@@ -104,15 +178,14 @@ def _low_bytes(image: Image.Image, data: bytes) -> np.ndarray | None:
     tiles: Any = getattr(image, "tile", [])
     swapped = []
     for tile in tiles:
-        arguments = tile[3]
-        raw_mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+        arguments, raw_mode = tile[3], _raw_mode(tile)
         if raw_mode not in _OTHER_BYTE:
             return None
         other: Any = _OTHER_BYTE[raw_mode]
         swapped.append((*tile[:3], (other, *arguments[1:]) if isinstance(arguments, tuple) else other))
     if not swapped:
         return None
-    with Image.open(io.BytesIO(data)) as second:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as second:
         setattr(second, "tile", swapped)  # noqa: B010 - Pillow's own type of a tile differs between its versions
         second.load()
         return np.asarray(second)

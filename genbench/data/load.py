@@ -10,7 +10,14 @@ from genbench.data.base import Splits
 from genbench.data.npz import read_npz
 from genbench.data.parquet import read_parquet
 from genbench.data.split import RawDataset, complete, shuffled, to_splits
-from genbench.data.standard import found_on_disk, load_cifar10_splits, load_digits_splits, load_mnist_splits
+from genbench.data.standard import (
+    found_on_disk,
+    load_cifar10_splits,
+    load_digits_splits,
+    load_mnist_splits,
+    read_cifar10,
+    read_mnist,
+)
 from genbench.data.tree import read_folder, read_zip
 from genbench.errors import DataError, unknown
 from genbench.files import cache_folder
@@ -66,10 +73,25 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
 def _load_named(name: str, data_root: Path | None) -> Splits:
     if name == "digits":
         return load_digits_splits()
-    variable = os.environ.get(DATA_ROOT_VARIABLE)
-    roots = [Path(root).expanduser() for root in (data_root, variable) if root]
     load = load_mnist_splits if name == "mnist" else load_cifar10_splits
-    return load(roots, data_cache())
+    return load(_roots(data_root), data_cache())
+
+
+def read_published(name: str, data_root: Path | None = None) -> RawDataset | None:
+    """A named set as it is published, its training part whole and in order; None where it has no splits of its own.
+
+    Raises:
+        DataError: missing or damaged files, or a download that failed.
+    """
+    if name == "digits":
+        return None
+    read = read_mnist if name == "mnist" else read_cifar10
+    return read(_roots(data_root), data_cache())
+
+
+def _roots(data_root: Path | None) -> list[Path]:
+    variable = os.environ.get(DATA_ROOT_VARIABLE)
+    return [Path(root).expanduser() for root in (data_root, variable) if root]
 
 
 def dataset_status(spec: str) -> tuple[bool, str]:

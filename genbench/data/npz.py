@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from genbench.data.arrays import Layout, channels_last, open_npz
 from genbench.data.base import SplitName
 from genbench.data.labels import index_labels
 from genbench.data.split import Part, RawDataset
 from genbench.errors import DataError
 
-_SPLIT_KEYS: dict[str, SplitName] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_PREFIXES: dict[str, SplitName] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class ImageKeys:
+    """Names of arrays in an npz: of the images, and of the labels where there may be some."""
+
+    images: str
+    labels: str
+
+
+def image_keys(keys: Collection[str]) -> dict[SplitName | None, ImageKeys]:
+    """Where an npz has images, by split; under None where it is ``arr_0`` and has no splits. Empty without any."""
+    if "arr_0" in keys:
+        return {None: ImageKeys("arr_0", "arr_1")}
+    found: dict[SplitName | None, ImageKeys] = {}
+    for prefix, split in _PREFIXES.items():
+        key = next((key for key in (prefix, f"{prefix}_images") if key in keys), None)
+        if key is not None:
+            found.setdefault(split, ImageKeys(key, f"{prefix}_labels"))
+    return found
 
 
 def read_npz(path: Path) -> RawDataset:
@@ -25,28 +46,19 @@ def read_npz(path: Path) -> RawDataset:
     Raises:
         DataError: corrupted, no such keys, another type than uint8, or axes that cannot be told; names file and key.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise DataError(f"{path}: holds a single array, expected an npz archive with arr_0 or train.")
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable npz archive: {error}. Fetch or make it again.") from None
+    stored = open_npz(path)
+    keys = image_keys(stored)
+    if not keys:
+        raise DataError(f"{path}: has {', '.join(stored) or 'nothing'}; expected arr_0, or train (and test).")
     found: dict[SplitName, tuple[np.ndarray, np.ndarray | None]] = {}
-    if "arr_0" in arrays:
-        found["train"] = (_images(path, "arr_0", arrays["arr_0"], prefer_last=True), arrays.get("arr_1"))
-    else:
-        for prefix, split in _SPLIT_KEYS.items():
-            key = next((key for key in (prefix, f"{prefix}_images") if key in arrays), None)
-            if key is not None:
-                found[split] = (_images(path, key, arrays[key]), arrays.get(f"{prefix}_labels"))
-    if not found:
-        raise DataError(f"{path}: has {', '.join(arrays) or 'nothing'}; expected arr_0, or train (and test).")
-    labels = [_labels(path, images, values) for images, values in found.values()]
-    if any(values is None for values in labels):
-        parts = {split: Part(images, None) for split, (images, _) in found.items()}
-        return RawDataset(str(path), parts)
-    indices, class_names = index_labels(np.concatenate([values for values in labels if values is not None]))
+    for split, names in keys.items():
+        images = _images(stored[names.images].load(), stored[names.images].where, prefer_last=split is None)
+        values = stored[names.labels].load() if names.labels in stored else None
+        found[split or "train"] = (images, None if values is None else check_labels(str(path), len(images), values))
+    labels = [values for _, values in found.values() if values is not None]
+    if len(labels) < len(found):
+        return RawDataset(str(path), {split: Part(images, None) for split, (images, _) in found.items()})
+    indices, class_names = index_labels(np.concatenate(labels))
     bounds = np.cumsum([len(images) for images, _ in found.values()])[:-1]
     parts = {
         split: Part(images, part)
@@ -55,27 +67,25 @@ def read_npz(path: Path) -> RawDataset:
     return RawDataset(str(path), parts, class_names)
 
 
-def _images(path: Path, key: str, array: np.ndarray, prefer_last: bool = False) -> np.ndarray:
+def _images(array: np.ndarray, where: str, prefer_last: bool) -> np.ndarray:
     """Any of the accepted layouts to (N, C, H, W) uint8."""
     if array.dtype != np.uint8:
-        raise DataError(f"{path}: {key} is {array.dtype}, expected uint8 in 0..255. Convert it before saving.")
+        raise DataError(f"{where} is {array.dtype}, expected uint8 in 0..255. Convert it before saving.")
     if array.ndim == 3:
         return array[:, None]
-    last, first = array.ndim == 4 and array.shape[3] in (1, 3), array.ndim == 4 and array.shape[1] in (1, 3)
-    if last and (prefer_last or not first):
-        return array.transpose(0, 3, 1, 2)
-    if first and not last:
-        return array
-    why = "both N H W C and N C H W fit" if last and first else "one axis, the second or the last, must be 1 or 3"
-    raise DataError(f"{path}: {key} has shape {array.shape}: {why}. Save it as arr_0 in N H W C.")
+    known: Layout | None = "NHWC" if prefer_last and array.shape[-1:] in ((1,), (3,)) else None
+    return array.transpose(0, 3, 1, 2) if channels_last(array.shape, where, known) else array
 
 
-def _labels(path: Path, images: np.ndarray, values: np.ndarray | None) -> np.ndarray | None:
-    if values is None:
-        return None
-    if values.dtype.kind not in "iu" or values.size != len(images):
+def check_labels(where: str, count: int, values: np.ndarray) -> np.ndarray:
+    """Labels as (N,) int64.
+
+    Raises:
+        DataError: no whole numbers, or not one per image.
+    """
+    if values.dtype.kind not in "iu" or values.size != count:
         raise DataError(
-            f"{path}: labels of type {values.dtype} and shape {values.shape} for {len(images)} images; "
+            f"{where}: labels of type {values.dtype} and shape {values.shape} for {count} images; "
             "expected one whole number per image."
         )
     return values.reshape(-1).astype(np.int64)

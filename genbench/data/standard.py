@@ -47,6 +47,14 @@ def load_digits_splits() -> Splits:
 def load_mnist_splits(roots: list[Path], cache: Path) -> Splits:
     """MNIST: 50k / 10k / 10k images of 1 x 28 x 28; the validation split is carved from the training set.
 
+    Arguments and errors as of `read_mnist`.
+    """
+    return to_splits("mnist", complete(read_mnist(roots, cache), SPLIT_SEED, {"validation": 10_000}))
+
+
+def read_mnist(roots: list[Path], cache: Path) -> RawDataset:
+    """MNIST as it is published: 60k training and 10k test images, in their order.
+
     Args:
         roots: folders to look in; ROOT, ROOT/mnist, each itself or with ``MNIST/raw`` below, plain or ``.gz``.
         cache: where a download goes, looked into last.
@@ -65,12 +73,19 @@ def load_mnist_splits(roots: list[Path], cache: Path) -> Splits:
     for part, name in ((train, "train"), (test, "t10k")):
         if part.labels is None or part.images.ndim != 4 or part.labels.shape != (len(part),):
             raise DataError(f"{folder}: the {name} images and labels do not belong together. Fetch the files again.")
-    raw = RawDataset(str(folder), {"train": train, "test": test}, _DIGIT_NAMES)
-    return to_splits("mnist", complete(raw, SPLIT_SEED, {"validation": 10_000}))
+    return RawDataset(str(folder), {"train": train, "test": test}, _DIGIT_NAMES)
 
 
 def load_cifar10_splits(roots: list[Path], cache: Path) -> Splits:
     """CIFAR-10: 45k / 5k / 10k images of 3 x 32 x 32; the validation split is carved from the training set.
+
+    Arguments and errors as of `read_cifar10`.
+    """
+    return to_splits("cifar10", complete(read_cifar10(roots, cache), SPLIT_SEED, {"validation": 5_000}))
+
+
+def read_cifar10(roots: list[Path], cache: Path) -> RawDataset:
+    """CIFAR-10 as it is published: 50k training and 10k test images, in their order.
 
     Args:
         roots: folders to look in; ROOT or ROOT/cifar10, each with ``cifar-10-batches-py`` or its ``.tar.gz``.
@@ -80,8 +95,7 @@ def load_cifar10_splits(roots: list[Path], cache: Path) -> Splits:
         DataError: files whose MD5 is not the official one, or the download failed.
     """
     found = _find_cifar10(roots)
-    raw = _read_cifar10(found if found is not None else _downloaded("cifar10", roots, cache))
-    return to_splits("cifar10", complete(raw, SPLIT_SEED, {"validation": 5_000}))
+    return _read_cifar10(found if found is not None else _downloaded("cifar10", roots, cache))
 
 
 def _places(roots: list[Path], name: str) -> Iterator[Path]:
