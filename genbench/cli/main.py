@@ -13,6 +13,11 @@ from genbench.errors import GenbenchError, nearest
 
 VERBS = {
     "run": "train or load, sample, score and time a suite's models, and write a report",
+    "eval": "score anybody's images against a reference: FID, KID, IS and more, with intervals",
+    "compare": "the difference of two results, with its interval",
+    "power": "how many samples it takes to see a difference",
+    "stats": "make, show and verify reference statistics",
+    "weights": "list, add and verify the standard networks' weights",
     "list": "list suites, models, metrics or extractors",
     "sample": "draw samples from published weights or a checkpoint",
     "report": "render the report of a run again",

@@ -1,0 +1,1 @@
+"""Scoring anybody's images: what ``genbench eval`` and `genbench.evaluate` do."""

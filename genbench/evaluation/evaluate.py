@@ -1,0 +1,135 @@
+"""`genbench.evaluate`: from two inputs to a result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genbench.data.arrays import Layout
+from genbench.errors import UsageError
+from genbench.evaluation.collect import Collector, Wanted
+from genbench.evaluation.evaluator import Evaluator
+from genbench.evaluation.progress import Progress, Report, silent
+from genbench.evaluation.reference import finished
+from genbench.evaluation.result import EvalResult
+from genbench.features import FeatureExtractor, Precision
+from genbench.features.image_text import ImageTextModel
+from genbench.sources import ImageSource, StatisticsSource, match_pairs, open_source, pair_names
+from genbench.sources.base import Observations, OnError
+
+
+def evaluate(
+    samples: Any,
+    reference: Any = None,
+    metrics: Sequence[str] | None = None,
+    *,
+    protocol: str = "tf1",
+    extractor: str | FeatureExtractor | None = None,
+    image_text: str | ImageTextModel | None = None,
+    weights: Path | str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    pairs: bool = False,
+    layout: Layout | None = None,
+    prompts: Path | str | Sequence[str] | None = None,
+    labels: Path | str | Sequence[int] | np.ndarray | None = None,
+    device: str = "cpu",
+    batch_size: int = 64,
+    precision: Precision = "float32",
+    seed: int = 0,
+    on_error: OnError = "fail",
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> EvalResult:
+    """Score images.
+
+    Args:
+        samples: a folder, archive, npz, npy, parquet or statistics file (see `genbench.sources.open_source`), a named
+            dataset and split ("cifar10:test"), an array or tensor, a torch Dataset, or any iterable of images.
+        reference: what they are compared with, of the same kinds; None where no metric needs it.
+        metrics: names, ``("all",)``, or None for the usual ones.
+        protocol: "tf1", "pytorch-fid", "clean", "torchmetrics", "adm" or "dgm".
+        extractor: the feature network, ``NAME`` or ``NAME:ARGUMENT``, or an object; the protocol's by default.
+        image_text: the image-text model of CLIP score and its kin.
+        weights: a file in place of the extractor's standard weights.
+        options: settings of metrics by name, over the protocol's.
+        pairs: whether sample i belongs to reference image i; files of two folders are matched by name.
+        layout: "NHWC" or "NCHW", for arrays whose shape fits both.
+        prompts: what each sample was asked to show: a file, or one text for each. labels: likewise its class.
+        device: "cpu", "cuda", ... batch_size: images at once; it changes no number beyond rounding.
+        precision: of the networks' forward pass; other than "float32" is named in ``comparable``.
+        seed: of what is drawn at random beyond the protocols' own seeds.
+        on_error: "skip" leaves unreadable images out and counts them; "fail" stops at the first.
+        cache: whether the reference's features are kept for the next evaluation.
+        progress: called with (stage, images done, images in all or None).
+
+    Raises:
+        UsageError: unknown names, or metrics that need what was not given.
+        DataError: unreadable or unfit images, weights or statistics; the message says what to do.
+    """
+    start, report = time.perf_counter(), progress or silent
+    source = open_source(samples, labels=labels, prompts=prompts, layout=layout)
+    other = None if reference is None else open_source(reference, layout=layout)
+    evaluator = Evaluator(
+        other,
+        metrics,
+        protocol=protocol,
+        extractor=extractor,
+        image_text=image_text,
+        weights=weights,
+        options=options,
+        pairs=pairs,
+        prompts=prompts is not None or (isinstance(source, ImageSource) and source.has_captions),
+        class_names=() if isinstance(source, StatisticsSource) else source.class_names,
+        device=device,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        on_error=on_error,
+        cache=cache,
+        progress=progress,
+    )
+    if isinstance(source, StatisticsSource):
+        evaluator.use_statistics(source)
+    elif pairs:
+        _read_pairs(evaluator, source, other, on_error, batch_size, Report(report, "pairs", source.length))
+    else:
+        _read_samples(evaluator, source, on_error, Report(report, "samples", source.length))
+    evaluator.note_seconds("samples", time.perf_counter() - start)
+    return evaluator.compute()
+
+
+def _read_samples(evaluator: Evaluator, source: ImageSource, on_error: OnError, report: Report) -> None:
+    seen = Observations()
+    for image in source.images(on_error, seen):
+        evaluator.add(image)
+        report(1)
+    evaluator.collected().seen = seen
+    evaluator.describe(source, source.fingerprint())
+
+
+def _read_pairs(
+    evaluator: Evaluator,
+    source: ImageSource,
+    reference: ImageSource | StatisticsSource | None,
+    on_error: OnError,
+    batch_size: int,
+    report: Report,
+) -> None:
+    if not isinstance(reference, ImageSource):
+        raise UsageError("Pairs need the reference's images; statistics have none to pair samples with.")
+    plan, extractor = evaluator.plan, evaluator.extractor
+    other = Collector(Wanted.by(plan.needs, samples=False), extractor, batch_size=batch_size)
+    seen, other_seen = Observations(), Observations()
+    for image, partner in match_pairs(source, reference, seen, other_seen, on_error):
+        evaluator.add(image, partner)
+        other.add(partner)
+        report(1)
+    found = other.finish()
+    found.seen, evaluator.collected().seen = other_seen, seen
+    evaluator.describe(source, source.fingerprint())
+    evaluator.note_pairing(pair_names(source, reference))
+    evaluator.set_reference(finished(reference, found, reference.fingerprint(), plan))

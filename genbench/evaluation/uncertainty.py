@@ -1,0 +1,92 @@
+"""What a stored value says of its own uncertainty, and what two such values say of their difference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from genbench.metrics.statistics import Z95
+from genbench.record import MetricResult
+
+
+@dataclass(frozen=True)
+class HalfWidths:
+    """Half widths of a 95 % interval, below and above its value, as they were before a cut at the metric's bound."""
+
+    below: float
+    above: float
+
+    @property
+    def standard_error(self) -> float:
+        """Of a normal interval; of another one its mean half width over 1.96."""
+        return (self.below + self.above) / (2 * Z95)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """b - a with its 95 % interval and two-sided p-value; those are None where a value has no interval.
+
+    method: how the interval was had. paired_n: images whose scores were compared one by one, or None.
+    """
+
+    value: float
+    ci95: tuple[float, float] | None = None
+    p: float | None = None
+    method: str = ""
+    paired_n: int | None = None
+
+
+def half_widths(
+    value: float, ci95: tuple[float, float] | None, interval: str | None, standard_error: object = None
+) -> HalfWidths | None:
+    """Half widths from the standard error where there is one, else from the interval; None without either.
+
+    A Wilson interval is skew by nature and taken as it is. Of any other one the longer side is taken for both: the
+    shorter one was cut at a bound (0 of FID, 1 of recall).
+    """
+    if _is_number(standard_error):
+        half = Z95 * float(standard_error)  # type: ignore[arg-type]
+        return HalfWidths(half, half)
+    if ci95 is None:
+        return None
+    below, above = max(value - ci95[0], 0.0), max(ci95[1] - value, 0.0)
+    if (interval or "").startswith("Wilson"):
+        return HalfWidths(below, above)
+    return HalfWidths(max(below, above), max(below, above))
+
+
+def metric_half_widths(metric: MetricResult) -> HalfWidths | None:
+    """`half_widths` of a metric that has a value; zero for one that is known exactly."""
+    if metric.value is None:
+        return None
+    found = half_widths(
+        metric.value, metric.ci95, metric.provenance.get("interval"), metric.provenance.get("standard_error")
+    )
+    return HalfWidths(0.0, 0.0) if found is None and metric.kind == "exact" else found
+
+
+def unpaired_difference(a: float, b: float, around_a: HalfWidths, around_b: HalfWidths) -> Difference:
+    """b - a of two independent estimates, by the square-and-add rule (Zou & Donner 2008, eq. 3).
+
+    With symmetric half widths this is the normal interval from both standard errors. The p-value is that of the normal
+    test whose 95 % bound is the interval's bound towards 0.
+    """
+    difference = b - a
+    low = difference - math.hypot(around_b.below, around_a.above)
+    high = difference + math.hypot(around_b.above, around_a.below)
+    towards_zero = difference - low if difference > 0 else high - difference
+    return Difference(difference, (low, high), _p_value(difference, towards_zero))
+
+
+def _p_value(difference: float, half: float) -> float:
+    if difference == 0:
+        return 1.0
+    return 0.0 if half == 0 else float(2 * stats.norm.sf(Z95 * abs(difference) / half))
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0

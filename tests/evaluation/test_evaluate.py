@@ -1,0 +1,277 @@
+"""`genbench.evaluate` and the streaming evaluator: one number whatever the input, the batch or the number of parts."""
+
+import json
+
+import numpy as np
+import pytest
+from eval_inputs import PixelExtractor, WordModel, pictures, save
+
+import genbench
+from genbench.errors import DataError, UsageError
+from genbench.evaluation import collect
+from genbench.evaluation.result import read_result, write_result
+
+SMALL = {"kid": {"subsets": 5, "subset_size": 20}, "inception_score": {"splits": 2}}
+METRICS = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+
+
+def values(result):
+    return {metric.name: metric.value for metric in result.metrics}
+
+
+@pytest.fixture
+def sides(rng):
+    return pictures(rng, 60), pictures(rng, 90, shift=10)
+
+
+def run(samples, reference, metrics=METRICS, **more):
+    more.setdefault("extractor", PixelExtractor())
+    options = {
+        name: values for name, values in SMALL.items() if name in [m.replace("is", "inception_score") for m in metrics]
+    }
+    return genbench.evaluate(samples, reference, metrics, options=options, **more)
+
+
+def test_every_route_gives_the_same_numbers(sides, tmp_path):
+    samples, reference = sides
+    in_memory = run(samples, reference)
+    assert all(metric.status == "ok" and metric.ci95 is not None for metric in in_memory.metrics)
+    folders = run(save(tmp_path / "a", samples), save(tmp_path / "b", reference))
+    np.savez(tmp_path / "a.npz", arr_0=samples.transpose(0, 2, 3, 1))
+    np.save(tmp_path / "b.npy", reference)
+    arrays = run(str(tmp_path / "a.npz"), str(tmp_path / "b.npy"))
+    assert values(folders) == values(in_memory) == values(arrays)
+
+
+def test_batches_and_parts_change_nothing(sides):
+    samples, reference = sides
+    whole = values(run(samples, reference))
+    for batch_size in (1, 7, 1000):
+        assert values(run(samples, reference, batch_size=batch_size)) == pytest.approx(whole, rel=1e-6)
+    first, second = (
+        genbench.Evaluator(reference, METRICS, extractor=PixelExtractor(), options=named(SMALL)) for _ in range(2)
+    )
+    order = np.random.default_rng(0).permutation(60)
+    second.update(samples[order[:25]], index=order[:25])
+    first.update(samples[order[25:]], index=order[25:])
+    first.merge(second.collected())
+    assert values(first.compute()) == pytest.approx(whole, rel=1e-6)
+
+
+def named(options):
+    return {name: dict(found) for name, found in options.items()}
+
+
+def test_evaluator_in_a_training_loop(sides):
+    samples, reference = sides
+    extractor = PixelExtractor()
+    evaluator = genbench.Evaluator(reference, ["fid"], extractor=extractor, cache=False)
+    evaluator.update(samples[:30])
+    early = evaluator.compute()["fid"]
+    evaluator.update(samples[30:])
+    assert evaluator.compute()["fid"].n == 60 and early.n == 30
+    evaluator.reset()
+    evaluator.update(samples[:30])
+    assert evaluator.compute()["fid"].value == early.value
+    assert extractor.images_seen == 30 + 90 + 30 + 30, "the reference is read once"
+
+
+def test_float_tensors(sides):
+    import torch
+
+    samples, reference = sides
+    as_float = torch.from_numpy(samples).float() / 255
+    assert values(run(as_float, reference)) == values(run(samples, reference))
+
+
+def test_one_pass_serves_all_metrics(sides):
+    samples, reference = sides
+    extractor = PixelExtractor()
+    run(samples, reference, extractor=extractor, cache=False)
+    assert extractor.images_seen == len(samples) + len(reference)
+
+
+def test_order_free_metrics(sides, rng):
+    samples, reference = sides
+    names = ("fid", "precision", "recall", "density", "coverage")
+    a = run(samples, reference, names)
+    b = run(samples[rng.permutation(60)], reference[rng.permutation(90)], names)
+    assert values(a) == pytest.approx(values(b), rel=1e-9)
+
+
+def test_swapping_sides(sides):
+    samples, reference = sides
+    names = ("fid", "precision", "recall")
+    there, back = values(run(samples, reference, names)), values(run(reference, samples, names))
+    assert there["fid"] == pytest.approx(back["fid"], rel=1e-9)
+    assert (there["precision"], there["recall"]) == (back["recall"], back["precision"])
+    assert there["precision"] != there["recall"]
+
+
+def test_memory_stops_growing_when_moments_are_enough(sides, monkeypatch):
+    samples, reference = sides
+    whole = run(samples, reference, ["fid"])
+    monkeypatch.setattr(collect, "SPILL_ROWS", 16)
+    evaluator = genbench.Evaluator(reference, ["fid"], extractor=PixelExtractor(), batch_size=8, cache=False)
+    evaluator.update(samples)
+    assert sum(len(block) for block in evaluator.collected().rows.get("features", [])) < 16
+    streamed = evaluator.compute()["fid"]
+    assert streamed.value == pytest.approx(whole["fid"].value, rel=1e-9)
+    assert streamed.ci95 == pytest.approx(whole["fid"].ci95, rel=0.2)
+
+
+def test_statistics_in_place_of_the_reference(sides, tmp_path):
+    samples, reference = sides
+    features = PixelExtractor().extract(reference).features.astype(np.float64)
+    np.savez(tmp_path / "stats.npz", mu=features.mean(0), sigma=np.cov(features, rowvar=False))
+    found = run(samples, str(tmp_path / "stats.npz"), ("fid", "kid", "is"))
+    assert found["fid"].value == pytest.approx(run(samples, reference)["fid"].value, rel=1e-9)
+    assert found["kid"].status == "not_applicable" and "only mean and covariance" in found["kid"].reason
+    assert found["inception_score"].status == "ok"
+    assert found.reference.count is None and any(w.code == "unknown-count" for w in found.warnings)
+
+
+def test_reference_comes_from_the_cache_and_never_goes_stale(sides, tmp_path):
+    samples, reference = sides
+    folder = save(tmp_path / "ref", reference)
+    extractor = PixelExtractor()
+    first = run(samples, folder, extractor=extractor)
+    seen = extractor.images_seen
+    again = run(samples, folder, extractor=extractor)
+    assert extractor.images_seen == seen + len(samples) and values(again) == values(first)
+    moved = folder.rename(tmp_path / "renamed")
+    assert values(run(samples, moved, extractor=extractor)) == values(first)
+    assert extractor.images_seen == seen + 2 * len(samples)
+    save(moved, reference[:1] // 2)
+    changed = run(samples, moved, extractor=extractor)
+    assert changed["fid"].value != first["fid"].value
+    other = PixelExtractor(width=5)
+    assert run(samples, moved, extractor=other).extractor["width"] == 5 and other.images_seen == 150
+
+
+def test_pairs_match_files_by_name(rng, tmp_path):
+    images = pictures(rng, 6)
+    noisy = np.clip(images.astype(int) + rng.integers(-9, 9, images.shape), 0, 255).astype(np.uint8)
+    a, b = save(tmp_path / "a", noisy), save(tmp_path / "b", images)
+    (a / "00002.png").rename(a / "zz.png")
+    (b / "00002.png").rename(b / "zz.png")
+    found = genbench.evaluate(a, b, ["ssim", "psnr"], pairs=True)
+    direct = genbench.evaluate(noisy, images, ["ssim", "psnr"], pairs=True)
+    assert values(found) == pytest.approx(values(direct))
+    assert found["psnr"].value > 30 and found["psnr"].provenance["paired_by"] == "reference image"
+    (b / "zz.png").unlink()
+    with pytest.raises(DataError, match=r"6.*5"):
+        genbench.evaluate(a, b, ["ssim"], pairs=True)
+    with pytest.raises(DataError, match="one size"):
+        genbench.evaluate(images[:, :, :15], images, ["ssim"], pairs=True)
+
+
+def test_prompts(rng, tmp_path):
+    images = pictures(rng, 12)
+    prompts = [f"brightness {image.mean() / 255:.3f}" for image in images]
+    good = genbench.evaluate(images, None, ["clip_score"], prompts=prompts, image_text=WordModel())
+    assert good["clip_score"].value == pytest.approx(2.5, abs=1e-3) and good["clip_score"].extractor == "words"
+    (tmp_path / "prompts.txt").write_text("\n".join(prompts[:-1]))
+    with pytest.raises(DataError, match=r"11.*12"):
+        genbench.evaluate(images, None, ["clip_score"], prompts=tmp_path / "prompts.txt", image_text=WordModel())
+    with pytest.raises(UsageError, match="--prompts"):
+        genbench.evaluate(images, None, ["clip_score"], image_text=WordModel())
+
+
+def test_classes(rng):
+    images, labels = pictures(rng, 40), np.arange(40) % 4
+    reference = pictures(rng, 60)
+    evaluator = genbench.Evaluator(
+        [(image, i % 4) for i, image in enumerate(reference)], ["fid_per_class"], extractor=PixelExtractor()
+    )
+    evaluator.update(images, labels=labels)
+    found = evaluator.compute()
+    assert found["fid_per_class"].status == "ok" and not [w for w in found.warnings if w.code == "missing-class"]
+    evaluator.reset()
+    evaluator.update(images[labels > 0], labels=labels[labels > 0])
+    assert [w for w in evaluator.compute().warnings if w.code == "missing-class"]
+
+
+def test_result_file_survives_a_round_trip(sides, tmp_path):
+    result = run(*sides)
+    write_result(tmp_path / "result.json", result)
+    read = read_result(tmp_path / "result.json")
+    assert values(read) == values(result) and set(read.scores) == set(result.scores) != set()
+    text = json.loads((tmp_path / "result.json").read_text())
+    assert text["metrics"][0]["comparable"]["protocol"] == "tf1"
+    assert text["metrics"][0]["comparable"]["extractor"]["name"] == "pixels"
+    (tmp_path / "result.scores.npz").write_bytes(b"changed")
+    with pytest.raises(DataError, match=r"result\.scores\.npz"):
+        read_result(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"metrics": ["fdi"]}, "Did you mean 'fid'"),
+        ({"protocol": "tf2"}, "Did you mean 'tf1'"),
+        ({"metrics": ["bits_per_dim"]}, "one of suites"),
+        ({"metrics": ["memorised_share"]}, "one of suites"),
+        ({"metrics": ["ssim"]}, "--pairs"),
+        ({"metrics": ["fid", "fid"]}, "twice"),
+        ({"metrics": []}, "No metric"),
+        ({"options": {"fid": {"splits": 3}}}, "Unknown option"),
+        ({"options": {"lpips": {}}}, "not among"),
+        ({"batch_size": 0}, "at least 1"),
+    ],
+)
+def test_bad_usage_is_refused_before_anything_is_read(sides, arguments, message):
+    extractor = PixelExtractor()
+    with pytest.raises(UsageError, match=message):
+        genbench.evaluate(*sides, **{"metrics": ["fid"], "extractor": extractor, **arguments})
+    assert extractor.images_seen == 0
+
+
+def test_bad_images(sides, rng):
+    samples, reference = sides
+    for bad, message in (
+        (samples[:0], "no images|No images"),
+        (samples[:1], "at least 2"),
+        (samples / 255.0 * 3 - 1, r"\[0, 1\]"),
+        (np.full(samples.shape, np.nan), "NaN"),
+        (samples.astype(np.int64) * 2, r"255"),
+        (rng.integers(0, 255, (5, 3, 16, 3)).astype(np.uint8), "layout"),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(bad, reference, ["fid"])
+
+
+def test_corrupted_files_fail_by_name_or_are_counted(sides, tmp_path):
+    samples, reference = sides
+    folder = save(tmp_path / "a", samples)
+    (folder / "00003.png").write_bytes((folder / "00003.png").read_bytes()[:60])
+    with pytest.raises(DataError, match=r"00003\.png"):
+        run(folder, reference, ["fid"])
+    found = run(folder, reference, ["fid"], on_error="skip")
+    assert found["fid"].n == 59 and len(found.samples.skipped) == 1 and found.warnings[0].code == "skipped"
+
+
+def codes(result):
+    return {warning.code for warning in result.warnings}
+
+
+def test_warnings(sides, rng, tmp_path):
+    samples, reference = sides
+    plain = run(samples, reference, ["fid"])
+    assert codes(plain) == {"few-samples"}
+    assert "duplicates" in codes(run(np.concatenate([samples, samples[:2]]), reference, ["fid"]))
+    assert "overlap" in codes(run(np.concatenate([samples, reference[:2]]), reference, ["fid"]))
+    flat = samples.copy()
+    flat[:3] = 90
+    assert "nearly-constant" in codes(run(flat, reference, ["fid"]))
+    lossy = run(save(tmp_path / "j", samples, "jpg"), save(tmp_path / "p", reference), ["fid"])
+    assert "compression" in codes(lossy)
+    mixed = save(tmp_path / "m", samples)
+    save(mixed / "more", pictures(rng, 5, (3, 20, 24)))
+    found = run(mixed, reference, ["fid"])
+    assert "mixed-sizes" in codes(found) and found.samples.sizes == {"16x16": 60, "24x20": 5}
+    assert "unlike-sizes" in codes(run(pictures(rng, 20, (3, 8, 8)), reference, ["fid"]))
+    wide = run(samples, reference, ["fid"], extractor=PixelExtractor(width=100))
+    assert any("low-rank" in warning.message for warning in wide.warnings)
+    big = genbench.evaluate(samples, reference, ["kid"], extractor=PixelExtractor())
+    assert any("1000" in warning.message and "metric:kid" in warning.code for warning in big.warnings)
