@@ -6,9 +6,7 @@ so that small sets get the exact low-rank distance, and become moments when ther
 
 from __future__ import annotations
 
-import base64
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,23 +109,16 @@ class Collection:
         self.seen.sixteen_bit += other.seen.sixteen_bit
         self.spill()
 
-    def observed(self) -> dict[str, Any]:
-        """What warnings come from, as JSON, to be kept with statistics."""
-        keys = np.array([key for key, times in self.hashes.items() for _ in range(times)], dtype="<u8")
-        return {
-            "constant": self.constant,
-            "transparent": self.seen.transparent,
-            "sixteen_bit": self.seen.sixteen_bit,
-            "hashes": base64.b64encode(keys.tobytes()).decode("ascii"),
-        }
+    def observed(self) -> dict[str, int]:
+        """Counts that warnings come from, to be kept with statistics."""
+        seen = self.seen
+        return {"constant": self.constant, "transparent": seen.transparent, "sixteen_bit": seen.sixteen_bit}
 
     @classmethod
-    def from_observed(cls, count: int, observed: Mapping[str, Any]) -> Collection:
-        """A collection of which nothing but `observed` was kept."""
-        found = cls(Wanted(), count=count, constant=int(observed["constant"]))
-        found.seen.transparent, found.seen.sixteen_bit = int(observed["transparent"]), int(observed["sixteen_bit"])
-        keys = np.frombuffer(base64.b64decode(observed["hashes"]), dtype="<u8")
-        found.hashes = dict(Counter(keys.tolist()))
+    def from_observed(cls, count: int, hashes: Mapping[int, int], observed: Mapping[str, int]) -> Collection:
+        """A collection of which nothing but its hashes and `observed` was kept."""
+        found = cls(Wanted(), count=count, constant=observed["constant"], hashes=dict(hashes))
+        found.seen.transparent, found.seen.sixteen_bit = observed["transparent"], observed["sixteen_bit"]
         return found
 
     def add(self, index: np.ndarray, found: Mapping[str, np.ndarray | None]) -> None:

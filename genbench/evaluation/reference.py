@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,9 @@ from genbench.metrics.sides import Side
 from genbench.sources import ImageSource, StatisticsSource
 from genbench.sources.base import Observations, OnError
 
+logger = logging.getLogger(__name__)
+
 WHO = "reference images"
-_OBSERVED = "observed"
 
 
 @dataclass
@@ -77,7 +79,8 @@ def prepare_reference(
         return Prepared(statistics_side(WHO, source), info)
     wanted = Wanted.by(plan.needs, samples=False)
     fingerprint = source.fingerprint()
-    cacheable = use_cache and fingerprint is not None and extractor is not None and wanted.network
+    brings_statistics = plan.protocol.name == "adm" and source.statistics is not None
+    cacheable = use_cache and wanted.network and not brings_statistics
     cache = StatisticsCache() if cacheable and "labels" not in plan.needs else None
     if cache is not None and fingerprint is not None and extractor is not None:
         stored = cache.find(fingerprint, extractor.identity)
@@ -104,9 +107,8 @@ def finished(source: ImageSource, found: Collection, fingerprint: str | None, pl
     if found.count < 2:
         raise DataError(f"{source.name}: has {found.count} image, and a reference needs at least 2.")
     side = found.side(WHO, source.class_names)
-    statistics = getattr(source, "statistics", None)
-    if statistics is not None and plan.protocol.name == "adm":
-        given = statistics_side(WHO, statistics)
+    if source.statistics is not None and plan.protocol.name == "adm":
+        given = statistics_side(WHO, source.statistics)
         side.given_moments, side.given_spatial_moments = given.given_moments, given.given_spatial_moments
     return Prepared(side, side_info(source, found, fingerprint), found)
 
@@ -119,7 +121,7 @@ def _serves(stored: StoredStatistics, wanted: Wanted) -> bool:
 
 def _from_cache(stored: StoredStatistics, source: ImageSource, fingerprint: str) -> Prepared:
     kept: dict[str, Any] = dict(stored.manifest["source"])
-    seen = Collection.from_observed(stored.count, kept.pop(_OBSERVED))
+    seen = Collection.from_observed(stored.count, stored.images or {}, stored.observed)
     info = SideInfo.model_validate({**kept, "name": source.name, "kind": source.kind, "fingerprint": fingerprint})
     side = Side(WHO, stored.count, class_names=source.class_names)
     side.given_spatial_moments = stored.spatial_moments
@@ -131,11 +133,6 @@ def _from_cache(stored: StoredStatistics, source: ImageSource, fingerprint: str)
     return Prepared(side, info, seen)
 
 
-def stored_source(info: SideInfo, found: Collection) -> dict[str, Any]:
-    """What is kept of a source beside its statistics: what the result says of it, and what warnings come from."""
-    return {**info.model_dump(mode="json"), _OBSERVED: found.observed()}
-
-
 def _store(
     cache: StatisticsCache,
     prepared: Prepared,
@@ -145,14 +142,19 @@ def _store(
     wanted: Wanted,
 ) -> None:
     side = prepared.side
-    cache.store(
-        fingerprint,
-        identity,
-        features=side.features().features if side.has_features else None,
-        moments=side.moments(),
-        spatial_moments=side.spatial_moments() if wanted.spatial else None,
-        source=stored_source(prepared.info, found),
-    )
+    try:
+        cache.store(
+            fingerprint,
+            identity,
+            features=side.features().features if side.has_features else None,
+            moments=side.moments(),
+            spatial_moments=side.spatial_moments() if wanted.spatial else None,
+            source=prepared.info.model_dump(mode="json"),
+            images=found.hashes,
+            observed=found.observed(),
+        )
+    except OSError as error:
+        logger.warning("The reference's statistics were not kept: %s. --no-cache does not try to.", error)
 
 
 def align_labels(samples: Side, reference: Side) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from genbench import __version__
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.collect import Collector, Wanted, collect
-from genbench.evaluation.reference import WHO, side_info, stored_source
+from genbench.evaluation.reference import WHO, side_info
 from genbench.evaluation.statistics import StatisticsCache, StoredStatistics
 from genbench.features.base import FeatureExtractor
 from genbench.metrics.sides import NotApplicable
@@ -82,13 +82,9 @@ def make_statistics(
         moments=side.moments(),
         features=side.features().features if side.has_features else None,
         spatial_moments=spatial_moments,
-        source=stored_source(side_info(source, collection, fingerprint), collection),
+        source=side_info(source, collection, fingerprint).model_dump(mode="json"),
         images=collection.hashes,
-        observed={
-            "constant": collection.constant,
-            "transparent": seen.transparent,
-            "sixteen_bit": seen.sixteen_bit,
-        },
+        observed=collection.observed(),
     )
     return Made(stored, computed=True)
 

@@ -13,10 +13,12 @@ from genbench.metrics.base import (
     PairMetric,
     Side,
 )
+from genbench.metrics.frechet_stream import FrechetStream
 from genbench.metrics.scoring import load_metric, score
 
 __all__ = [
     "Estimate",
+    "FrechetStream",
     "ImageLikelihoods",
     "ImageText",
     "Metric",

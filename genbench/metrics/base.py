@@ -46,6 +46,7 @@ T = TypeVar("T")
 class Estimate:
     """A metric's value with its 95 % interval.
 
+    n: number of samples, None where statistics came without it.
     interval: how the interval was made ("influence function", "jackknife", "closed form", "normal over images", ...).
     standard_error: of the value, where the interval is a normal one. per_image: (n,) float64 scores where the value is
     a mean over images. paired_by: what score i belongs to ("test image", "prompt") where two runs can be compared score
@@ -55,7 +56,7 @@ class Estimate:
     """
 
     value: float
-    n: int
+    n: int | None
     ci95: tuple[float, float] | None = None
     interval: str | None = None
     kind: MetricKind = "estimate"
@@ -82,15 +83,23 @@ class ImageLikelihoods:
 class ImageText:
     """Samples and their texts in a common space.
 
-    images: (n, d) float32 embeddings of the samples, not normalised. prompts: what each sample was asked to show, or
-    None. class_names with labels (n,): what zero-shot classification tells apart, or empty.
+    images: (n, d) float32 embeddings of the samples, not normalised, or what makes them (called once, if a metric has
+    use for them). prompts: what each sample was asked to show, or None. class_names with labels (n,): what zero-shot
+    classification tells apart, or empty. known_fingerprint: names the prompts in ``comparable`` where that is not for
+    their order to do (the captions of a suite's classes).
     """
 
     model: ImageTextModel
-    images: np.ndarray
+    images: np.ndarray | Callable[[], np.ndarray]
     prompts: tuple[str, ...] | None = None
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
+    known_fingerprint: str | None = None
+
+    @property
+    def prompts_fingerprint(self) -> str:
+        """SHA-256 over the prompts in their order, or `known_fingerprint`."""
+        return self.known_fingerprint or hash_value(list(self.prompts or ()))
 
 
 @dataclass
@@ -187,6 +196,9 @@ class PairMetric(Metric):
         Raises:
             NotApplicable: the metric has no meaning for images of this size.
         """
+
+    def use_device(self, device: str) -> None:
+        """Score on this device from now on; of no consequence for metrics that run no network."""
 
     @property
     def score_key(self) -> str:

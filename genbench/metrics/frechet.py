@@ -1,153 +1,137 @@
-"""Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, eq. 6).
+"""Fréchet distance between Gaussians fitted to two sets of features (Heusel et al. 2017): `fid`.
 
-    FD = |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)
-
-With S1 = A1 A1^T and S2 = A2 A2^T the last trace is the nuclear norm of A1^T A2, the sum of its singular values. A is
-a Cholesky or eigen factor of the covariance, or, for N <= d samples, the centred features themselves: no square root of
-rounding noise is ever taken, and the work is N x N.
-
-The interval is a jackknife over samples. It needs no refits: leaving sample i out changes K = A2^T S1 A2 by a matrix of
-rank one, and for the eigenvalues l of K (L in a diagonal matrix) and such a change -a u u^T
-
-    tr (L - a u u^T)^(1/2) - tr L^(1/2) = 1/pi int_0^inf log(1 - a sum_k u_k^2 / (l_k + s^2)) ds,
-
-from 2 pi sqrt(l) = int_0^inf t^(-1/2) log(1 + l / t) dt and the determinant lemma; the trapezoid rule in log s
-converges exponentially. For N much larger than d this is the influence function of FD, x^T (I - T) x + 2 (m1 - m2)^T x
-with the optimal transport map T between the two Gaussians; unlike that, it also holds where N is close to d or below.
+The arithmetic is in `gaussian`, the interval in `frechet_interval`. What each side is known by decides the route:
+features of at most d images go in as they are; more of them, streams and statistics files as mean and covariance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 import numpy as np
-import scipy.linalg
 
-from genbench.errors import DataError
-from genbench.metrics.base import Estimate, Metric, MetricInputs
-from genbench.metrics.feature_pair import FeaturePair, feature_pair
-from genbench.metrics.statistics import blocks, jackknife_error, normal_interval
+from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable, Side
+from genbench.metrics.frechet_interval import SamplingVariance, Spectrum, sampling_variance
+from genbench.metrics.gaussian import GaussianFit, fit_gaussian, frechet_distance, gaussian_of
+from genbench.metrics.moments import Moments
+from genbench.metrics.sides import check_features
+from genbench.metrics.statistics import positive_interval, student_quantile
 
-_STEP = 0.25
-_MARGIN = 20.0
-_BLOCK = 4096
-
-
-@dataclass(frozen=True)
-class GaussianFit:
-    """A Gaussian as its mean (d,), trace of its covariance S (ddof = 1), and a factor A (d, r) with A A^T = S."""
-
-    mean: np.ndarray
-    trace: float
-    factor: np.ndarray
-    n: int
-
-    @property
-    def low_rank(self) -> bool:
-        """True where there were at most d samples, so that the covariance is singular."""
-        return self.n <= len(self.mean)
+INTERVAL = "jackknife over samples, corrected for curvature, on the scale of cube roots"
+KnownBy = Literal["features", "moments"]
 
 
-def fit_gaussian(features: np.ndarray) -> GaussianFit:
-    """Fit mean and sample covariance to features (n, d), float64, n >= 2.
+@dataclass(frozen=True, eq=False)
+class FittedSide:
+    """A side's Gaussian. rows: (k, d) features, all or drawn at random, or None. known_by: what it was fitted to."""
+
+    who: str
+    fit: GaussianFit
+    rows: np.ndarray | None
+    known_by: KnownBy
+
+    @classmethod
+    def of_features(cls, who: str, features: np.ndarray, moments: Moments | None = None) -> FittedSide:
+        """Of features (n, d), checked; ``moments`` are theirs, where they are known already.
+
+        Raises:
+            DataError: NaN or infinite features, or fewer than two.
+        """
+        check_features(features, who)
+        known = moments is not None and len(features) > features.shape[1]
+        fit = gaussian_of(moments) if moments is not None and known else fit_gaussian(features)
+        return cls(who, fit, features, "features")
+
+    def notes(self) -> tuple[str, ...]:
+        """Warnings about the number of images behind the Gaussian."""
+        fit = self.fit
+        if fit.n is None:
+            return (
+                f"the statistics of the {self.who} do not say how many images made them: whether these were fewer than "
+                f"the {fit.width} features cannot be told",
+            )
+        if not fit.low_rank:
+            return ()
+        how = "by the low-rank route" if self.known_by == "features" else "from the covariance's own rank"
+        return (
+            f"{fit.n} {self.who} for {fit.width} features: the covariance is singular and the distance strongly biased "
+            f"upward; computed exactly {how}",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A Fréchet distance of two sides. variance: over fresh samples, or None where nothing tells it."""
+
+    samples: FittedSide
+    reference: FittedSide
+    value: float
+    variance: SamplingVariance | None
+
+    @classmethod
+    def of(cls, samples: FittedSide, reference: FittedSide) -> Measured:
+        """Distance and variance from one decomposition; without rows, or with fewer than three, the distance alone.
+
+        Raises:
+            DataError: unlike widths.
+        """
+        if samples.rows is None or samples.fit.n is None or samples.fit.width != reference.fit.width:
+            return cls(samples, reference, frechet_distance(samples.fit, reference.fit), None)
+        spectrum = Spectrum(samples.fit, reference.fit)
+        return cls(samples, reference, spectrum.distance, sampling_variance(samples.rows, spectrum))
+
+    def estimate(self) -> Estimate:
+        """The distance with its interval; the reference is held fixed in it."""
+        error, interval = None, None
+        if self.variance is not None:
+            error = self.variance.standard_error
+            interval = positive_interval(self.value, error, student_quantile(self.variance.rows - 1))
+        return Estimate(
+            value=self.value,
+            n=self.samples.fit.n,
+            ci95=interval,
+            interval=INTERVAL if interval else None,
+            standard_error=error,
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = self.samples.notes() + self.reference.notes()
+        if self.variance is not None:
+            return notes
+        if self.samples.rows is None:
+            return (*notes, "no interval: of the samples only mean and covariance are known, not their features")
+        return (*notes, "no interval: it takes at least 3 samples, and their number")
+
+
+def fitted_side(side: Side) -> FittedSide:
+    """The Gaussian of a side's features.
 
     Raises:
-        DataError: fewer than two rows.
+        NotApplicable: there is no extractor.
+        DataError: NaN or infinite features or statistics, or fewer than two images.
     """
-    n, d = features.shape
-    if n < 2:
-        raise DataError(f"A covariance needs at least 2 samples, got {n}. Give more.")
-    mean = features.mean(0)
-    centred = features - mean
-    if n <= d:
-        factor = centred.T / np.sqrt(n - 1)
-        return GaussianFit(mean, float(np.square(factor).sum()), factor, n)
-    return gaussian_from_moments(mean, centred.T @ centred / (n - 1), n)
+    if side.has_features:
+        features = side.features().features
+        moments = side.moments() if len(features) > features.shape[1] else None
+        return FittedSide.of_features(side.who, features, moments)
+    return FittedSide(side.who, gaussian_of(side.moments()), side.sampled_features, "moments")
 
 
-def gaussian_from_moments(mean: np.ndarray, covariance: np.ndarray, n: int) -> GaussianFit:
-    """A `GaussianFit` from mean (d,) and covariance (d, d) of n samples."""
-    trace = float(np.trace(covariance))
-    try:
-        factor = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
-        if np.square(np.diag(factor)).min() > np.finfo(float).eps * len(mean) * covariance.diagonal().max():
-            return GaussianFit(mean, trace, factor, n)
-    except scipy.linalg.LinAlgError:
-        pass
-    values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
-    kept = values > np.finfo(float).eps * len(mean) * max(float(values[-1]), 0.0)
-    return GaussianFit(mean, trace, vectors[:, kept] * np.sqrt(values[kept]), n)
+def fitted_spatial_side(side: Side) -> FittedSide:
+    """The Gaussian of a side's spatial features. Raises as `fitted_side`, and NotApplicable where there are none."""
+    if side.has_features:
+        spatial = side.features().spatial
+        if spatial is None:
+            raise NotApplicable("this extractor gives no spatial features; sFID is defined on inception-v3")
+        return FittedSide.of_features(side.who, spatial)
+    return FittedSide(side.who, gaussian_of(side.spatial_moments()), side.sampled_spatial, "moments")
 
 
-def frechet_distance(a: GaussianFit, b: GaussianFit) -> float:
-    """FD of two fitted Gaussians; symmetric; never below 0."""
-    return _distance(a, b, _root_trace(a, b))
-
-
-def _distance(a: GaussianFit, b: GaussianFit, root_trace: float) -> float:
-    return max(0.0, float(np.square(a.mean - b.mean).sum()) + a.trace + b.trace - 2.0 * root_trace)
-
-
-def _root_trace(a: GaussianFit, b: GaussianFit) -> float:
-    """tr (S1 S2)^(1/2), the nuclear norm of A1^T A2."""
-    cross = a.factor.T @ b.factor  # (r1, r2)
-    if cross.size == 0:
-        return 0.0
-    if a.low_rank or b.low_rank:
-        return float(scipy.linalg.svdvals(cross, check_finite=False).sum())
-    eigenvalues = scipy.linalg.eigvalsh(cross @ cross.T, check_finite=False)
-    return float(np.sqrt(np.clip(eigenvalues, 0.0, None)).sum())
-
-
-def leave_one_out(features: np.ndarray, fit: GaussianFit, reference: GaussianFit) -> np.ndarray:
-    """(n,) Fréchet distances to ``reference`` of ``features`` (n, d) without one row each, exact; n >= 3.
-
-    ``fit`` is `fit_gaussian` of the same features.
-    """
-    n = fit.n
-    centred = features - fit.mean
-    shrink = (n - 1) / (n - 2)
-    removed = n / (n - 1) ** 2
-    eigenvalues, change = _spectrum(centred, reference)
-    root_change = _root_trace_changes(eigenvalues, change, removed)
-    root = np.sqrt(eigenvalues).sum() + root_change
-    shift = fit.mean - reference.mean
-    square = np.square(centred).sum(1)
-    mean_term = shift @ shift - 2.0 / (n - 1) * (centred @ shift) + square / (n - 1) ** 2
-    left: np.ndarray = (
-        mean_term + shrink * (fit.trace - removed * square) + reference.trace - 2.0 * np.sqrt(shrink) * root
-    )
-    return left
-
-
-def _spectrum(centred: np.ndarray, reference: GaussianFit) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (r,) of K = A2^T S1 A2 and squared coordinates (n, r) of each A2^T x in its eigenvectors."""
-    n = len(centred)
-    projected = centred @ reference.factor  # (n, r2)
-    if n <= projected.shape[1]:
-        left, singular, _ = scipy.linalg.svd(projected, full_matrices=False, check_finite=False)
-        values, squares = singular**2 / (n - 1), np.square(left * singular)
-    else:
-        values, vectors = scipy.linalg.eigh(projected.T @ projected / (n - 1), check_finite=False)
-        squares = np.square(projected @ vectors)
-    kept = values > np.finfo(float).eps * len(values) * max(float(values.max(initial=0.0)), 0.0)
-    return values[kept], squares[:, kept]
-
-
-def _root_trace_changes(eigenvalues: np.ndarray, squares: np.ndarray, removed: float) -> np.ndarray:
-    """(n,) changes of tr K^(1/2) when K loses ``removed`` times the outer product behind each row of ``squares``."""
-    changes = np.zeros(len(squares))
-    if len(eigenvalues) == 0:
-        return changes
-    low = 0.5 * np.log(eigenvalues.min()) - _MARGIN
-    high = 0.5 * np.log(eigenvalues.max()) + _MARGIN
-    nodes = np.exp(np.arange(low, high + _STEP, _STEP))
-    resolvent = removed / (eigenvalues[:, None] + np.square(nodes))  # (r, nodes)
-    for part in blocks(len(squares), _BLOCK):
-        share = np.minimum(squares[part] @ resolvent, 1.0 - 2.0**-53)  # (block, nodes)
-        changes[part] = np.log1p(-share) @ nodes * (_STEP / np.pi)
-    return changes
+def measured(inputs: MetricInputs) -> Measured:
+    """The Fréchet distance of both sides' features, computed once for all metrics that need it."""
+    return inputs.shared("frechet", lambda: Measured.of(fitted_side(inputs.samples), fitted_side(inputs.reference)))
 
 
 class FrechetInceptionDistance(Metric):
@@ -156,38 +140,13 @@ class FrechetInceptionDistance(Metric):
     name = "fid"
     higher_is_better = False
     needs = frozenset({"moments"})
-    summary = "Fréchet distance between Gaussians fitted to features of samples and training images"
-    method: ClassVar[str] = "jackknife over samples"
+    summary = "Fréchet distance between Gaussians fitted to features of samples and reference"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
-        """One estimate. The reference is held fixed in the interval."""
-        pair = feature_pair(inputs)
-        pair = FeaturePair(pair.samples.astype(np.float64), pair.reference.astype(np.float64))
-        reference = inputs.shared("frechet_reference", lambda: fit_gaussian(pair.reference))
-        fit = fit_gaussian(pair.samples)
-        value = frechet_distance(fit, reference)
-        interval = None
-        if fit.n >= 3:
-            error = jackknife_error(leave_one_out(pair.samples, fit, reference))
-            interval = normal_interval(value, error, low=0.0)
-        return [
-            Estimate(
-                value=value,
-                n=fit.n,
-                ci95=interval,
-                interval=self.method if interval else None,
-                notes=_notes(fit, reference),
-            )
-        ]
+        """One estimate. The reference is held fixed in the interval.
 
-
-def _notes(fit: GaussianFit, reference: GaussianFit) -> tuple[str, ...]:
-    width = len(fit.mean)
-    notes = []
-    for who, side in (("samples", fit), ("reference images", reference)):
-        if side.low_rank:
-            notes.append(
-                f"{side.n} {who} for {width} features: the covariance is singular and the distance strongly biased "
-                "upward; computed exactly by the low-rank route"
-            )
-    return tuple(notes)
+        Raises:
+            NotApplicable: there is no extractor.
+            DataError: NaN or infinite features or statistics, fewer than two images, or unlike widths.
+        """
+        return [measured(inputs).estimate()]

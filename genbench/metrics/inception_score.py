@@ -1,66 +1,92 @@
 """Inception Score (Salimans et al. 2016, sec. 4): exp E_x KL(p(y|x) || p(y)), averaged over splits of the samples.
 
-Conventions of protocol ``tf1`` (torch-fidelity): 10 splits with bounds i N // 10, order permuted by
-``RandomState(2020)``, softmax of logits without bias, float64.
+Tools differ in how they split. Defaults are those of protocol ``tf1`` (torch-fidelity): 10 splits with bounds
+i N // 10, order permuted by ``RandomState(2020)``, softmax of logits without bias, float64, spread with ddof 0.
+torchmetrics takes `torch.chunk` of a permutation by the global generator, and a spread with ddof 1; guided-diffusion's
+evaluator blocks of 5000 in the order given. Arithmetic is float64 and in blocks of images.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, xlogy
+from scipy.special import xlogy
 
-from genbench.errors import DataError
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
-from genbench.metrics.options import require_count
-from genbench.metrics.statistics import jackknife_error, normal_interval
+from genbench.metrics.options import require_choice, require_count
+from genbench.metrics.statistics import blocks, jackknife_error, normal_interval
 
 SHUFFLE_SEED = 2020
+ORDERS = ("permuted", "given")
+BOUNDS = ("floor", "chunk", "blocks-of-5000")
+_BLOCK_SIZE = 5000
+_BLOCK = 2048
 
 
-def split_score(probabilities: np.ndarray) -> float:
-    """exp of the mean KL divergence between rows of (n, classes) and their mean."""
-    entropy = xlogy(probabilities, probabilities).sum(1).mean()
-    marginal = probabilities.mean(0)
-    return float(np.exp(entropy - xlogy(marginal, marginal).sum()))
+def softmax_block(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (n, classes) of logits and sum_c p log p of each row (n,), float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(1, keepdims=True)
+    p = np.exp(shifted)
+    total = p.sum(1)
+    p /= total[:, None]
+    negative_entropy: np.ndarray = np.einsum("ij,ij->i", p, shifted) - np.log(total)
+    return p, negative_entropy
 
 
-def left_out_scores(probabilities: np.ndarray) -> np.ndarray:
-    """(n,) `split_score` without one row each; n >= 2."""
-    n = len(probabilities)
-    negative_entropy = xlogy(probabilities, probabilities).sum(1)
-    marginal = np.clip((n * probabilities.mean(0) - probabilities) / (n - 1), 0.0, None)  # (n, classes)
-    mean = (negative_entropy.sum() - negative_entropy) / (n - 1)
-    scores: np.ndarray = np.exp(mean - xlogy(marginal, marginal).sum(1))
+def split_score(logits: np.ndarray) -> tuple[float, float]:
+    """exp of the mean KL divergence between rows of probabilities and their mean, and its standard error.
+
+    The error is a jackknife over the images, that is over `left_out_scores`; 0 for one image, whose score is always 1.
+    """
+    n = len(logits)
+    marginal, entropies = np.zeros(logits.shape[1]), np.empty(n)
+    for part in blocks(n, _BLOCK):
+        p, entropies[part] = softmax_block(logits[part])
+        marginal += p.sum(0)
+    score = math.exp(entropies.mean() - xlogy(marginal / n, marginal / n).sum())
+    if n < 2:
+        return score, 0.0
+    return score, jackknife_error(left_out_scores(logits, marginal, entropies))
+
+
+def left_out_scores(logits: np.ndarray, total: np.ndarray, entropies: np.ndarray) -> np.ndarray:
+    """(n,) scores without one row of logits (n, classes) each; n >= 2.
+
+    ``total`` (classes,) is the sum of the rows' probabilities, ``entropies`` (n,) their sums of p log p.
+    """
+    n = len(logits)
+    scores = np.empty(n)
+    mean = (entropies.sum() - entropies) / (n - 1)
+    for part in blocks(n, _BLOCK):
+        marginal = np.clip((total - softmax_block(logits[part])[0]) / (n - 1), 0.0, None)
+        scores[part] = np.exp(mean[part] - xlogy(marginal, marginal).sum(1))
     return scores
 
 
-def inception_score(logits: np.ndarray, splits: int = 10, seed: int = SHUFFLE_SEED) -> tuple[np.ndarray, float]:
-    """Scores of the splits (splits,) and the standard error of their mean (jackknife over images within splits).
-
-    Args:
-        logits: (N, classes), N >= 2 * splits.
-        splits: number of splits.
-        seed: seed of the permutation.
-    """
-    n = len(logits)
-    order = np.random.RandomState(seed).permutation(n)
-    scores, variance = np.empty(splits), 0.0
-    for i in range(splits):
-        rows = order[i * n // splits : (i + 1) * n // splits]
-        probabilities = np.exp(log_softmax(logits[rows].astype(np.float64), axis=1))
-        scores[i] = split_score(probabilities)
-        variance += jackknife_error(left_out_scores(probabilities)) ** 2
-    return scores, math.sqrt(variance) / splits
+def split_bounds(n: int, splits: int, bounds: str) -> list[slice]:
+    """The parts of ``range(n)`` by one of `BOUNDS`; only "floor" gives exactly ``splits`` of them at every n."""
+    if bounds == "floor":
+        return [slice(i * n // splits, (i + 1) * n // splits) for i in range(splits)]
+    return list(blocks(n, -(-n // splits) if bounds == "chunk" else _BLOCK_SIZE))
 
 
 @dataclass(frozen=True)
 class InceptionScore(Metric):
-    """IS: high where each sample has a clear class and all classes occur; it never looks at real images."""
+    """IS: high where each sample has a clear class and all classes occur; it never looks at real images.
+
+    splits: number of parts (of no effect on "blocks-of-5000"). order: "permuted" by ``RandomState(2020)``, or as
+    "given". bounds: "floor" for i N // splits, "chunk" for parts of ceil(N / splits), "blocks-of-5000". ddof: of the
+    spread over splits.
+    """
 
     splits: int = 10
+    order: str = "permuted"
+    bounds: str = "floor"
+    ddof: int = 0
 
     name = "inception_score"
     higher_is_better = True
@@ -69,29 +95,45 @@ class InceptionScore(Metric):
 
     def __post_init__(self) -> None:
         require_count(self.name, "splits", self.splits)
+        require_choice(self.name, "order", self.order, ORDERS)
+        require_choice(self.name, "bounds", self.bounds, BOUNDS)
+        require_choice(self.name, "ddof", self.ddof, (0, 1))
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate. The spread over splits, as other tools print it, is ``extra["std_over_splits"]``.
 
         Raises:
             NotApplicable: the extractor has no classes, or there are fewer than two samples a split.
+            DataError: NaN or infinite logits.
         """
-        logits = inputs.samples.features().logits
-        if logits is None:
-            raise NotApplicable("this extractor gives no class probabilities")
-        if not np.isfinite(logits).all():
-            raise DataError("Class logits of the samples are NaN or infinite. Check the extractor's weights.")
-        if len(logits) < 2 * self.splits:
-            raise NotApplicable(f"{len(logits)} samples are fewer than 2 for each of {self.splits} splits")
-        scores, error = inception_score(logits, self.splits)
+        logits = inputs.samples.logits()
+        n = len(logits)
+        least = 1 if self.bounds == "blocks-of-5000" else self.splits
+        if n < 2 * least:
+            raise NotApplicable(f"{n} samples are fewer than 2 for each of {least} splits")
+        rows = np.random.RandomState(SHUFFLE_SEED).permutation(n) if self.order == "permuted" else np.arange(n)
+        found = [split_score(logits[rows[part]]) for part in split_bounds(n, self.splits, self.bounds)]
+        scores = np.array([score for score, _ in found])
         value = float(scores.mean())
+        error = math.sqrt(sum(error**2 for _, error in found)) / len(found)
         return [
             Estimate(
                 value=value,
-                n=len(logits),
+                n=n,
                 ci95=normal_interval(value, error, low=1.0),
                 interval="jackknife over images within splits",
-                estimator=f"mean-of-{self.splits}-splits",
-                extra={"std_over_splits": float(scores.std()), "classes": logits.shape[1]},
+                estimator=f"mean-of-{len(found)}-splits",
+                standard_error=error,
+                notes=self._notes(n, scores),
+                extra=self._extra(scores, logits.shape[1]),
             )
         ]
+
+    def _notes(self, n: int, scores: np.ndarray) -> tuple[str, ...]:
+        if self.bounds == "chunk" and len(scores) != self.splits:
+            return (f"{n} samples make {len(scores)} equal parts, not {self.splits}",)
+        return ()
+
+    def _extra(self, scores: np.ndarray, classes: int) -> dict[str, Any]:
+        spread = float(scores.std(ddof=self.ddof)) if len(scores) > self.ddof else None
+        return {"std_over_splits": spread, "classes": classes}

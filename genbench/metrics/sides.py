@@ -21,8 +21,9 @@ class Side:
     """One side of a comparison. What is None was not given, or not kept while the images streamed by.
 
     who: how messages call it. count: number of images. images: (N, C, H, W) uint8. labels: (N,) int64. extract: gives
-    the features, called once. moments, spatial_moments: of features that streamed by or came from a statistics file.
-    sampled_features: (k, d) rows drawn at random from a stream whose features were not kept.
+    the features, called once. given_moments, given_spatial_moments, given_logits: of
+    features that streamed by, or came from a statistics file.
+    sampled_features, sampled_spatial: (k, d) rows drawn at random from a stream whose features were not kept.
     """
 
     who: str
@@ -33,7 +34,9 @@ class Side:
     extract: Callable[[], Features] | None = None
     given_moments: Moments | None = None
     given_spatial_moments: Moments | None = None
+    given_logits: np.ndarray | None = None
     sampled_features: np.ndarray | None = None
+    sampled_spatial: np.ndarray | None = None
     _features: Features | None = field(default=None, repr=False)
     _moments: Moments | None = field(default=None, repr=False)
 
@@ -65,6 +68,20 @@ class Side:
             check_features(found.features, self.who)
             self._features = found
         return self._features
+
+    def logits(self) -> np.ndarray:
+        """(N, classes) class logits, finite.
+
+        Raises:
+            NotApplicable: the extractor has no classes, or only statistics are known.
+            DataError: NaN or infinite logits.
+        """
+        logits = self.features().logits if self.given_logits is None else self.given_logits
+        if logits is None:
+            raise NotApplicable("this extractor gives no class probabilities")
+        if not np.isfinite(logits).all():
+            raise DataError(f"Class logits of the {self.who} are NaN or infinite. Check the extractor's weights.")
+        return logits
 
     def moments(self) -> Moments:
         """Mean and covariance of the features: those given, or of the features. Raises as `features`."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.special import stdtrit
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
@@ -15,6 +16,25 @@ def normal_interval(value: float, standard_error: float, low: float = -math.inf)
     """``value`` +/- 1.96 standard errors, cut at ``low`` where the quantity cannot be smaller."""
     half = Z95 * standard_error
     return max(value - half, low), value + half
+
+
+def student_quantile(degrees: int) -> float:
+    """97.5 % quantile of Student's t distribution, for a standard error from ``degrees`` + 1 values."""
+    return float(stdtrit(degrees, 0.975))
+
+
+def positive_interval(value: float, standard_error: float, quantile: float = Z95) -> tuple[float, float]:
+    """95 % interval of a quantity that is never negative, as a distance squared: normal for its cube root.
+
+    Near 0 such a quantity is skewed and its standard error grows with it; a cube root mends both (Wilson and Hilferty
+    1931). Where the standard error is small against the value this is the normal interval. Where ``quantile`` standard
+    errors are more than three times the value, and the lower end 0, the upper end grows linearly.
+    """
+    half = quantile * standard_error
+    if value <= 0.0:
+        return 0.0, half
+    relative = min(half / value, 3.0)
+    return value * (1.0 - relative / 3.0) ** 3, value * (1.0 + relative / 3.0) ** 3 + half - relative * value
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float] | None:

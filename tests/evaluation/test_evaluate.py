@@ -275,3 +275,42 @@ def test_warnings(sides, rng, tmp_path):
     assert any("low-rank" in warning.message for warning in wide.warnings)
     big = genbench.evaluate(samples, reference, ["kid"], extractor=PixelExtractor())
     assert any("1000" in warning.message and "metric:kid" in warning.code for warning in big.warnings)
+
+
+def test_statistics_beside_the_images_serve_the_adm_protocol_alone(sides, rng, tmp_path):
+    samples, reference = sides
+    more = PixelExtractor().extract(pictures(rng, 300)).features.astype(np.float64)
+    np.savez(
+        tmp_path / "virtual.npz",
+        arr_0=reference.transpose(0, 2, 3, 1),
+        mu=more.mean(0),
+        sigma=np.cov(more, rowvar=False),
+    )
+    np.savez(tmp_path / "stats.npz", mu=more.mean(0), sigma=np.cov(more, rowvar=False))
+    batch = str(tmp_path / "virtual.npz")
+    for _ in range(2):
+        adm = run(samples, batch, ("fid", "precision"), protocol="adm")
+        tf1 = run(samples, batch, ("fid", "precision"))
+        assert adm["fid"].value == run(samples, str(tmp_path / "stats.npz"), ("fid",))["fid"].value
+        assert tf1["fid"].value == pytest.approx(run(samples, reference, ("fid",))["fid"].value, rel=1e-9)
+        assert adm["precision"].value == tf1["precision"].value and adm["fid"].value != tf1["fid"].value
+
+
+def test_a_cache_that_cannot_be_written_ends_no_evaluation(sides, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("GENBENCH_CACHE", str(tmp_path / "file"))
+    assert run(*sides, ("fid",))["fid"].status == "ok"
+    assert "were not kept" in caplog.text
+
+
+def test_pairs_that_are_merged(rng):
+    images = pictures(rng, 9)
+    noisy = np.clip(images.astype(int) + rng.integers(-9, 9, images.shape), 0, 255).astype(np.uint8)
+    whole = genbench.evaluate(noisy, images, ["psnr"], pairs=True)
+    first, second = (genbench.Evaluator(images, ["psnr"], pairs=True) for _ in range(2))
+    first.update(noisy[:4], reference=images[:4])
+    second.update(noisy[4:], reference=images[4:])
+    first.merge(second.collected())
+    merged = first.compute()
+    assert merged["psnr"].value == whole["psnr"].value
+    assert np.array_equal(merged.scores["psnr.mean"], whole.scores["psnr.mean"])

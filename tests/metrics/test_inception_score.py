@@ -1,17 +1,36 @@
-"""Inception Score: closed forms, the documented shuffle, the jackknife against refits."""
+"""Inception Score: closed forms, every way to split against the tools' own, the jackknife, memory."""
+
+import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from metric_inputs import compute_one, coverage, feature_inputs
+import torch
+from interval_coverage import fresh_coverage
+from metric_inputs import compute_one, feature_inputs
 
-from genbench.errors import DataError
+from genbench.errors import DataError, UsageError
 from genbench.metrics import NotApplicable
-from genbench.metrics.inception_score import InceptionScore, inception_score, left_out_scores, split_score
+from genbench.metrics.inception_score import InceptionScore, split_bounds, split_score
+from genbench.metrics.options import build_metric
+from genbench.metrics.statistics import jackknife_error
+from genbench.protocols import PROTOCOLS
 
 
 def logits_inputs(logits):
     features = np.zeros((len(logits), 2))
     return feature_inputs(features, features, logits)
+
+
+def by_hand(logits):
+    """exp of the mean divergence, from the definition."""
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    return np.exp((p * np.log(p / p.mean(0))).sum(1).mean())
+
+
+def under(protocol):
+    return build_metric(InceptionScore, dict(PROTOCOLS[protocol].options.get("inception_score", {})))
 
 
 def test_uniform_predictions_score_one():
@@ -28,31 +47,101 @@ def test_balanced_one_hot_predictions_score_the_number_of_classes():
     assert unsplit.value == pytest.approx(5.0, rel=1e-12)
 
 
-def test_splits_and_shuffle(rng):
-    logits = rng.normal(size=(57, 4)) * 3
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    p = p[np.random.RandomState(2020).permutation(57)]
-    expected = []
-    for i in range(10):
-        part = p[i * 57 // 10 : (i + 1) * 57 // 10]
-        expected.append(np.exp((part * np.log(part / part.mean(0))).sum(1).mean()))
-    np.testing.assert_allclose(inception_score(logits)[0], expected, rtol=1e-10)
+@pytest.mark.parametrize("n", [57, 4000])
+def test_equals_the_definition(rng, n):
+    """Split by split in the documented shuffle; one split of more rows than a block."""
+    logits = rng.normal(size=(n, 4)) * 3
+    order = np.random.RandomState(2020).permutation(n)
+    expected = [by_hand(logits[order[i * n // 10 : (i + 1) * n // 10]]) for i in range(10)]
+    found = compute_one(InceptionScore(), logits_inputs(logits))
+    assert found.value == pytest.approx(np.mean(expected), rel=1e-9)
+    assert found.extra["std_over_splits"] == pytest.approx(np.std(expected), rel=1e-7)
+    assert compute_one(InceptionScore(splits=1), logits_inputs(logits)).value == pytest.approx(
+        by_hand(logits), rel=1e-9
+    )
 
 
-def test_one_split_is_free_of_order(rng):
+@pytest.mark.parametrize("n", [1500, 1003])
+def test_equals_torch_fidelity(rng, n):
+    module = pytest.importorskip("torch_fidelity.metric_isc")
+    logits = (rng.normal(size=(n, 60)) * 3).astype(np.float32)
+    theirs = module.isc_features_to_metric(torch.from_numpy(logits))
+    found = compute_one(under("tf1"), logits_inputs(logits))
+    assert found.value == pytest.approx(theirs[module.KEY_METRIC_ISC_MEAN], rel=1e-9)
+    assert found.extra["std_over_splits"] == pytest.approx(theirs[module.KEY_METRIC_ISC_STD], rel=1e-7)
+
+
+@pytest.mark.parametrize("n", [1500, 1003, 21])
+def test_equals_torchmetrics(rng, n, monkeypatch):
+    """Its arithmetic and its chunks; its shuffle, drawn from the global generator, is left out."""
+    inception = pytest.importorskip("torchmetrics.image.inception")
+    logits = (rng.normal(size=(n, 60)) * 3).astype(np.float32)
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    theirs = SimpleNamespace(features=[torch.from_numpy(logits)], splits=10)
+    mean, std = inception.InceptionScore.compute(theirs)
+    found = compute_one(under("torchmetrics"), logits_inputs(logits))
+    assert found.value == pytest.approx(float(mean), rel=1e-5)
+    assert found.extra["std_over_splits"] == pytest.approx(float(std), rel=1e-4)
+
+
+def test_equals_blocks_of_5000_in_given_order(rng):
+    """guided-diffusion's evaluator: the last block may be shorter, down to one image that scores 1."""
+    logits = rng.normal(size=(10_001, 3)) * 2
+    found = compute_one(under("adm"), logits_inputs(logits))
+    expected = [by_hand(logits[:5000]), by_hand(logits[5000:10_000]), 1.0]
+    assert found.value == pytest.approx(np.mean(expected), rel=1e-9)
+    assert found.estimator == "mean-of-3-splits"
+
+
+def test_bounds():
+    assert [part.stop - part.start for part in split_bounds(23, 10, "floor")] == [2, 2, 2, 3, 2, 2, 3, 2, 2, 3]
+    for n in (20, 21, 23, 101):
+        chunks = [len(chunk) for chunk in torch.arange(n).chunk(10)]
+        assert [part.stop - part.start for part in split_bounds(n, 10, "chunk")] == chunks
+
+
+def test_fewer_chunks_than_splits_are_noted(rng):
+    found = compute_one(InceptionScore(order="given", bounds="chunk"), logits_inputs(rng.normal(size=(21, 4))))
+    assert found.notes == ("21 samples make 7 equal parts, not 10",)
+
+
+def test_one_split_is_free_of_order_and_ten_are_not(rng):
     logits = rng.normal(size=(90, 4))
-    scores = [compute_one(InceptionScore(splits=1), logits_inputs(x)).value for x in (logits, rng.permutation(logits))]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-12)
+    shuffled = rng.permutation(logits)
+    one = [compute_one(InceptionScore(splits=1), logits_inputs(x)).value for x in (logits, shuffled)]
+    ten = [compute_one(InceptionScore(), logits_inputs(x)).value for x in (logits, shuffled)]
+    assert one[0] == pytest.approx(one[1], rel=1e-12)
+    assert ten[0] != pytest.approx(ten[1], rel=1e-6)
 
 
-def test_jackknife_equals_refits(rng):
-    p = rng.dirichlet(np.ones(6) * 0.3, 25)
-    np.testing.assert_allclose(left_out_scores(p), [split_score(np.delete(p, i, 0)) for i in range(25)], rtol=1e-10)
+@pytest.mark.parametrize("n", [25, 2100])
+def test_jackknife_equals_refits(rng, n):
+    logits = rng.normal(size=(n, 6)) * 3
+    some = range(n) if n < 100 else None
+    score, error = split_score(logits)
+    assert score == pytest.approx(by_hand(logits), rel=1e-10)
+    if some:
+        refits = np.array([by_hand(np.delete(logits, i, 0)) for i in some])
+        assert error == pytest.approx(jackknife_error(refits), rel=1e-9)
+    else:
+        draws = [split_score(rng.normal(size=(n, 6)) * 3)[0] for _ in range(100)]
+        assert error == pytest.approx(np.std(draws), rel=0.25)
 
 
-def test_interval_holds_the_expectation(rng):
-    draw = lambda: logits_inputs(rng.normal(size=(300, 6)) * 2)  # noqa: E731
-    assert coverage(InceptionScore(), draw, repetitions=60) >= 0.88
+def test_coverage(rng):
+    assert 0.9 <= fresh_coverage(InceptionScore(), lambda: logits_inputs(rng.normal(size=(300, 6)) * 2)) <= 0.99
+
+
+def test_memory_stays_that_of_some_blocks(rng):
+    """One split of many images: the probabilities of all are never held at once."""
+    logits = rng.normal(size=(20_000, 100)).astype(np.float32)
+    inputs = logits_inputs(logits)
+    inputs.samples.features()
+    tracemalloc.start()
+    compute_one(InceptionScore(splits=1), inputs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.2 * logits.nbytes
 
 
 def test_refuses_what_it_cannot_score():
@@ -62,3 +151,6 @@ def test_refuses_what_it_cannot_score():
         InceptionScore().compute(feature_inputs(np.ones((50, 2)), np.ones((50, 2))))
     with pytest.raises(DataError, match="NaN"):
         InceptionScore().compute(logits_inputs(np.full((50, 3), np.nan)))
+    for option in ({"order": "random"}, {"bounds": "halves"}, {"ddof": 2}, {"splits": 0}):
+        with pytest.raises(UsageError, match=next(iter(option))):
+            InceptionScore(**option)

@@ -45,7 +45,7 @@ def test_passport(inputs):
         "n": 30,
         "extractor": {"name": "fake", "weights_sha256": "0" * 64},
     }
-    assert found.provenance["interval"] == "jackknife over samples"
+    assert found.provenance["interval"].startswith("jackknife over samples")
     assert "30 samples for 64 features" in found.provenance["notes"][0]
     json.dumps(found.model_dump(mode="json"), allow_nan=False)
 
@@ -179,7 +179,7 @@ def test_figures_of_the_reference_are_kept_on_disk(rng, tmp_path):
 
     first = compute()
     kept = sorted(tmp_path.glob("*.npz"))
-    assert [path.stem for path in kept] == ["kid-v1-kernel-mean", "neighbours-v1-8"]
+    assert [path.stem for path in kept] == ["kid-v1-kernel-mean", "neighbours-v2-8"]
     assert compute() == first
     kept[0].write_bytes(b"damaged")
     assert compute() == first
