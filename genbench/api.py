@@ -163,7 +163,8 @@ class GenerativeModel(nn.Module):
             counted as network evaluations.
         averaged: names among ``networks`` whose parameters are averaged over steps (EMA) for validation and sampling.
         sampler_options: names of the `SamplerOptions` fields that `sample` honours.
-        conditions: what `sample` can be conditioned on: "labels", "captions", "source", "mask".
+        conditions: what `sample` can be conditioned on: "labels", "captions", "source", "mask". A model that lists
+            "labels" is asked for the classes in turn: sample i is to be of class i mod num_classes.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
@@ -220,6 +221,14 @@ class HasLikelihood(Protocol):
 
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
         """Per-image log P(x); randomness from ``noise``, whose index is ``batch.index``."""
+
+
+@runtime_checkable
+class KnowsLabels(Protocol):
+    """A model that knows the classes of its samples without being asked for them, as one that replays images does."""
+
+    def labels_of(self, request: SampleRequest) -> Tensor | None:
+        """(B,) int64 class of each image that `sample` gives for this request, or None where it is not known."""
 
 
 @runtime_checkable

@@ -61,25 +61,35 @@ class ReplayConfig(ModelConfig):
 
 
 class _Replay(Control):
-    """Replays stored images: sample i is image i mod n of a random order drawn when it was fitted."""
+    """Replays stored images with their labels: sample i is image i mod n of a random order drawn when it was fitted."""
 
     Config = ReplayConfig
     config: ReplayConfig
     images: Tensor
+    labels: Tensor
 
     def __init__(self, config: ReplayConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
         self.register_buffer("images", torch.zeros((0, *spec.shape), dtype=torch.uint8))
+        self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
 
     def sample(self, request: SampleRequest) -> Tensor:
         if not len(self.images):
             raise UsageError(f"{type(self).__name__} has no images yet: call fit_splits or load a checkpoint first.")
         return self.images[request.noise.index.to(self.device) % len(self.images)]
 
+    def labels_of(self, request: SampleRequest) -> Tensor | None:
+        """(B,) labels of the replayed images, or None where the dataset has none."""
+        if not len(self.labels):
+            return None
+        return self.labels[request.noise.index.to(self.device) % len(self.labels)]
+
     def _keep(self, dataset: ImageDataset, candidates: np.ndarray, rng: torch.Generator) -> dict[str, float]:
         order = torch.randperm(len(candidates), generator=rng)[: self.config.max_images].numpy()
         chosen = np.asarray(dataset.images)[candidates[order]]
         self._set("images", torch.from_numpy(np.ascontiguousarray(chosen)))
+        if dataset.labels is not None:
+            self._set("labels", torch.from_numpy(np.asarray(dataset.labels)[candidates[order]]))
         return {"images": float(len(chosen))}
 
 

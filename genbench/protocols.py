@@ -2,6 +2,10 @@
 
 Each stands for a tool that people quote numbers from (or a group of tools that agree). The name is part of every
 result's ``comparable``, so that no two protocols share a column.
+
+KID is 100 subsets of 1000 everywhere; tools differ by the generator that draws them (see `genbench.metrics.kid`).
+Precision and recall are k = 3 with <= but for ``dgm``, density and coverage k = 5 with < everywhere. Beyond that, ADM's
+evaluator rounds its distances to float16, and dgm-eval draws 10 000 images a side for these four.
 """
 
 from __future__ import annotations
@@ -53,15 +57,20 @@ PROTOCOLS = {
         Protocol(
             "clean",
             equals="clean-fid 0.1.35",
-            summary="PIL bicubic resize of float channels, not quantised",
+            summary="Pillow bicubic resize of float channels, clipped to 0..255 and not quantised",
             preprocessing="clean",
         ),
         Protocol(
             "torchmetrics",
             equals="torchmetrics 1.9",
-            summary="bilinear resize with antialias; IS over chunks in given order, std with ddof 1",
+            summary="bilinear resize with antialias; IS over chunks in given order, ddof 1; CLIP score 100 cos",
             preprocessing="torchmetrics",
-            options=MappingProxyType({"inception_score": {"order": "given", "bounds": "chunk"}}),
+            options=MappingProxyType(
+                {
+                    "inception_score": {"order": "given", "bounds": "chunk", "ddof": 1},
+                    "clip_score": {"prefix": "", "scale": 100.0, "clamp": "mean"},
+                }
+            ),
         ),
         Protocol(
             "adm",
@@ -74,9 +83,9 @@ PROTOCOLS = {
             "dgm",
             equals="dgm-eval",
             summary="DINOv2 ViT-L/14 features; precision, recall, density, coverage with k = 5 and distance < radius",
-            preprocessing="clean",
+            preprocessing="pytorch-fid",
             extractor="dinov2:vitl14",
-            options=MappingProxyType({"precision": _STRICT_FIVE, "recall": _STRICT_FIVE, "f1": _STRICT_FIVE}),
+            options=MappingProxyType(dict.fromkeys(("precision", "recall", "f1", "density", "coverage"), _STRICT_FIVE)),
         ),
     )
 }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.api import Condition, GenerativeModel, ImageSpec, SampleRequest, SamplerOptions
+from genbench.api import Condition, GenerativeModel, ImageSpec, KnowsLabels, SampleRequest, SamplerOptions
 from genbench.errors import GenbenchError
 from genbench.images import from_levels, to_levels
 from genbench.noise import NoiseSource
@@ -39,6 +39,42 @@ def check_images(images: Tensor, count: int, spec: ImageSpec, what: str) -> Tens
     return images
 
 
+def default_condition(model: GenerativeModel, index: Tensor) -> Condition:
+    """What samples are asked to be where nobody says so: of a class-conditional model, its classes in turn.
+
+    Sample i is of class i mod num_classes, so that classes are balanced and a sample's label depends on i alone. Models
+    of imbalanced data pay for that in distribution metrics, whose reference keeps its own proportions.
+    """
+    if "labels" not in model.conditions or not model.spec.num_classes:
+        return Condition()
+    return Condition(labels=index.to(model.device, torch.int64) % model.spec.num_classes)
+
+
+def sample_labels(
+    model: GenerativeModel, num_samples: int, seed: int, options: SamplerOptions | None = None
+) -> np.ndarray | None:
+    """(N,) int64 classes of samples 0..N-1 as `draw_samples` gives them: those asked for, or those the model knows.
+
+    None for a model that knows none.
+
+    Raises:
+        ModelOutputError: labels of the wrong shape, or that are no classes.
+    """
+    index = torch.arange(num_samples, device=model.device)
+    condition = default_condition(model, index)
+    labels = condition.labels
+    if labels is None and isinstance(model, KnowsLabels):
+        labels = model.labels_of(SampleRequest(NoiseSource(seed, index), options or SamplerOptions(), condition))
+    if labels is None:
+        return None
+    values: np.ndarray = labels.cpu().numpy()
+    if values.shape != (num_samples,) or values.dtype != np.int64:
+        raise ModelOutputError(f"labels_of() returned {values.dtype} {values.shape}, expected int64 ({num_samples},)")
+    if num_samples and not 0 <= values.min() <= values.max() < model.spec.num_classes:
+        raise ModelOutputError(f"labels_of() returned labels outside 0..{model.spec.num_classes - 1}")
+    return values
+
+
 @torch.no_grad()
 def draw(
     model: GenerativeModel,
@@ -47,9 +83,9 @@ def draw(
     options: SamplerOptions | None = None,
     condition: Condition | None = None,
 ) -> Tensor:
-    """Samples of the given indices, (B, C, H, W) uint8 on the model's device."""
+    """Samples of the given indices, (B, C, H, W) uint8 on the model's device, by default under `default_condition`."""
     noise = NoiseSource(seed, index.to(model.device), stream="sample")
-    request = SampleRequest(noise, options or SamplerOptions(), condition or Condition())
+    request = SampleRequest(noise, options or SamplerOptions(), condition or default_condition(model, index))
     return check_images(model.sample(request), len(index), model.spec, "sample()")
 
 

@@ -79,6 +79,10 @@ class Suite(BaseModel):
     """The feature extractor of the metrics that need one; without it they are not applicable."""
     fallback_extractor: str | None = None
     """Used, and named with every number, where the weights of ``extractor`` are not here."""
+    image_text: str | None = None
+    """The image-text model of CLIP score and its kin, ``NAME`` or ``NAME:ARGUMENT``; without it they do not apply."""
+    caption: str = "a photo of a {}."
+    """The prompt that a sample of a class is held against; {} stands for the class's name."""
     num_samples: int = Field(ge=2)
     """Samples of every row, controls included."""
     reference: Literal["train"] = "train"
@@ -103,6 +107,8 @@ class Suite(BaseModel):
             raise ValueError("a suite needs at least one model or control")
         if any(seed < 0 for seed in self.seeds):
             raise ValueError("seeds must not be negative")
+        if not is_template(self.caption):
+            raise ValueError(f"caption: {self.caption!r} needs one {{}} for the name of the class")
         for name in self.options:
             if name not in self.metrics:
                 raise ValueError(f"options.{name}: no metric of this suite.{nearest(name, self.metrics)}")
@@ -128,11 +134,17 @@ class Suite(BaseModel):
             ("controls", self.controls),
             ("metrics", self.metrics),
             ("extractors", tuple(name for name in (self.extractor, self.fallback_extractor) if name)),
+            ("extractors", (self.image_text.partition(":")[0],) if self.image_text else ()),
         )
         for group, names in groups:
             for name in names:
                 if name not in registry.names(group):
                     raise unknown(group.removesuffix("s"), name, registry.names(group))
+
+
+def is_template(text: str) -> bool:
+    """Whether a text has one ``{}`` and no other brace."""
+    return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
 def _check_model(reference: str) -> None:

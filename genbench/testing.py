@@ -22,6 +22,7 @@ from torch import Tensor
 
 from genbench.api import (
     Batch,
+    Condition,
     Encodes,
     Fittable,
     GenerativeModel,
@@ -38,7 +39,7 @@ from genbench.images import from_levels
 from genbench.noise import NoiseSource
 from genbench.recipe import TrainRecipe, build_config, load_recipe, sampler_options
 from genbench.record import Training
-from genbench.sample import check_images, draw_samples
+from genbench.sample import check_images, draw, draw_samples, sample_labels
 from genbench.train import Trainer, build_model, seeded
 
 DIFFERING_SHARE = 0.001
@@ -157,6 +158,20 @@ def check_sampling(subject: Subject) -> None:
         assert not np.array_equal(seven, subject.draw(model, 7, seed=1)), "another seed gave the same samples"
 
 
+def check_labels(subject: Subject) -> None:
+    """A class-conditional model heeds the labels that it is asked for; labels that a model knows are classes."""
+    model, _ = subject.trained()
+    spec, count = subject.splits.spec, subject.num_samples
+    known = sample_labels(model, count, 0, sampler_options(subject.model_class, subject.sample))
+    if "labels" in model.conditions:
+        assert known is not None, "a class-conditional model was asked for no class"
+        index = torch.arange(count)
+        other = Condition(labels=(torch.from_numpy(known) + 1) % spec.num_classes)
+        options = sampler_options(subject.model_class, subject.sample)
+        changed = draw(model, index, 0, options, other).cpu().numpy()
+        assert not np.array_equal(changed, subject.draw(model, 7)), "other labels gave the same samples"
+
+
 def check_global_generators(subject: Subject) -> None:
     """Building, training and sampling leave torch's and numpy's global generators as they were."""
     torch_state, numpy_state = torch.get_rng_state(), _numpy_state()
@@ -245,6 +260,7 @@ def check_latents(subject: Subject) -> None:
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_capabilities,
     check_sampling,
+    check_labels,
     check_global_generators,
     check_resume,
     check_checkpoint,

@@ -44,13 +44,19 @@ def check_target(out: Path) -> None:
         raise _cannot_write(out, error) from None
 
 
-def write_images(out: Path, images: np.ndarray, report: Callable[[int, int], None] | None = None) -> None:
+def write_images(
+    out: Path,
+    images: np.ndarray,
+    report: Callable[[int, int], None] | None = None,
+    labels: np.ndarray | None = None,
+) -> None:
     """Write (N, C, H, W) uint8 images to ``out``: ``FILE.npz`` (``arr_0``, N H W C) or a folder of ``000000.png``, ...
 
     When writing fails or is interrupted, ``out`` is as it was before, so the same call can be made again.
 
     Args:
         report: called with (written, N) after each PNG file, or once after the npz.
+        labels: (N,) int64 classes of the images, for the npz (``arr_1``); a folder holds none.
 
     Raises:
         UsageError: as `check_target`, or a write that fails, on a full disk say.
@@ -59,7 +65,7 @@ def write_images(out: Path, images: np.ndarray, report: Callable[[int, int], Non
     channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     try:
         if out.suffix:
-            write_npz(out, arr_0=channels_last)
+            write_npz(out, arr_0=channels_last, **({} if labels is None else {"arr_1": labels}))
             if report is not None:
                 report(len(images), len(images))
             return

@@ -45,6 +45,7 @@ def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: flo
         kind=KINDS[likelihood.kind],
         estimator=likelihood.estimator,
         per_image=values,
+        paired_by="test image",
         extra=extra,
     )
 

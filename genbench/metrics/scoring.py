@@ -20,6 +20,14 @@ from genbench.record import MetricResult, MetricStatus
 logger = logging.getLogger(__name__)
 
 
+ALIASES = {"is": "inception_score"}
+
+
+def metric_name(name: str) -> str:
+    """The registered name of a metric that may be written shorter."""
+    return ALIASES.get(name, name)
+
+
 def load_metric(name: str, options: Mapping[str, Any] | None = None) -> Metric:
     """A metric by its registered name, with options.
 
@@ -56,7 +64,13 @@ def score(
     for name in options:
         if name not in names:
             raise UsageError(f"Options are given for metric '{name}', which is not among: {', '.join(names)}.")
-    metrics = [load_metric(name, options.get(name)) for name in names]
+    return score_metrics(inputs, [load_metric(name, options.get(name)) for name in names], comparable)
+
+
+def score_metrics(
+    inputs: MetricInputs, metrics: Sequence[Metric], comparable: Mapping[str, Any]
+) -> tuple[list[MetricResult], dict[str, np.ndarray]]:
+    """`score` of metrics that are loaded already."""
     check_samples(inputs)
     results: list[MetricResult] = []
     per_image: dict[str, np.ndarray] = {}

@@ -72,6 +72,15 @@ METRICS: dict[str, MetricName] = {
     "clip_score": MetricName(
         "CLIP score", "quality", meaning="Agreement of image and caption in the features of CLIP."
     ),
+    "clip_accuracy": MetricName(
+        "CLIP accuracy",
+        "quality",
+        "percent",
+        "Share of the samples that CLIP takes for the class that was asked for, by the names of the classes.",
+    ),
+    "clip_r_precision": MetricName(
+        "CLIP R-precision", "quality", "percent", "Share of the samples that fit their own caption best among others."
+    ),
     "bits_per_dim": MetricName(
         "Bits/dim", "likelihood", "bits", "−log₂ P(x) / D of test images: fewer bits, better prediction of unseen data."
     ),

@@ -18,13 +18,24 @@ from genbench.data.cache import open_splits
 from genbench.errors import DataError
 from genbench.features import ExtractorOptions, extractor_status, load_extractor
 from genbench.features.base import FeatureExtractor, Features
+from genbench.features.image_text import ImageTextModel
 from genbench.files import hash_file, hash_value, read_npz, write_npz
 from genbench.metrics import load_metric, score
-from genbench.metrics.base import Estimate, MetricInputs, Side
+from genbench.metrics.base import Estimate, ImageText, MetricInputs, Side
 from genbench.metrics.pairs import StoredPairs
 from genbench.record import DatasetInfo, MetricResult, PerImage, Record, Timing, Training, read_record, write_record
+from genbench.run.captions import asked_labels, image_text_model, image_text_of
 from genbench.run.plan import CellPlan, RowPlan
-from genbench.run.stages import JobResult, Monitor, Task, environment, read_likelihoods, read_samples, read_timing
+from genbench.run.stages import (
+    JobResult,
+    Monitor,
+    Task,
+    environment,
+    read_labels,
+    read_likelihoods,
+    read_samples,
+    read_timing,
+)
 from genbench.run.store import Store
 from genbench.suite import Suite
 
@@ -74,6 +85,22 @@ def _reference(store: Store, splits: Splits, extractor: FeatureExtractor | None)
     return Side("reference images", len(train), train.images, train.labels, splits.spec.class_names, extract)
 
 
+def _samples(store: Store, row: RowPlan, splits: Splits, extractor: FeatureExtractor | None) -> Side:
+    path = store.samples(row.stem)
+    images, labels = read_samples(path), read_labels(path)
+    extract = None if extractor is None else lambda: extractor.extract(images)
+    names = () if labels is None else splits.spec.class_names
+    return Side("samples", len(images), images, labels, names, extract)
+
+
+def _image_text(task: Task, samples: Side, splits: Splits, model: ImageTextModel | None) -> ImageText | None:
+    if model is None:
+        return None
+    images = samples.kept_images()
+    labels = asked_labels(splits, len(images), samples.labels, control=task.cell.control)
+    return image_text_of(model, task.suite.caption, splits, images, labels)
+
+
 def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False) -> JobResult:
     """Score one row and write its record; with ``again`` even when a record for the same inputs is there.
 
@@ -87,23 +114,25 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
     trained = _whole_receipt(store, task.cell.stem, "training")
     extractor = extractor_for(task.suite, task.device)
     keys = {name: receipt["key"] for name, receipt in receipts.items()} | {"cell": task.cell.key}
-    identity = extractor.identity if extractor is not None else None
+    texts = image_text_model(task.suite, task.device)
+    identity = [None if network is None else network.identity for network in (extractor, texts)]
     versions = {m: load_metric(m).version for m in task.suite.metrics}
     seconds = receipts["timing"]["seconds"]
-    keys["record"] = hash_value([keys, seconds, versions, task.suite.options, identity, __version__])
+    settings = [task.suite.options, task.suite.caption]
+    keys["record"] = hash_value([keys, seconds, versions, settings, identity, __version__])
     if not again and _is_current(store.records / f"{row.stem}.json", keys["record"]):
         return JobResult()
     splits = open_splits(store.data)
     training, timing = Training.model_validate(trained["training"]), read_timing(receipts["timing"])
     made_in = trained["environment"]
-    samples = read_samples(store.samples(row.stem))
-    extract = None if extractor is None else lambda: extractor.extract(samples)
+    samples = _samples(store, row, splits, extractor)
     inputs = MetricInputs(
-        samples=Side("samples", len(samples), samples, extract=extract),
+        samples=samples,
         reference=_reference(store, splits, extractor),
         test=splits.test,
         extractor=extractor,
         pairs=_reconstructions(store, row, receipts["gallery"], splits),
+        image_text=_image_text(task, samples, splits, texts),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
         cost=cost_figures(None if task.cell.control else training.parameters, training, timing, made_in),
         reference_cache=_reference_cache(store, splits, extractor),

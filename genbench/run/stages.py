@@ -6,7 +6,6 @@ machine. score: metrics from what is stored, without the model.
 
 from __future__ import annotations
 
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from genbench.checkpoint import MANIFEST, load_checkpoint, read_manifest, save_c
 from genbench.controls import FitsSplits
 from genbench.data.base import ImageDataset, Splits
 from genbench.data.cache import open_splits
+from genbench.environment import describe_environment
 from genbench.errors import DataError, GenbenchError, Interrupted
 from genbench.files import hash_value, read_npz, write_json, write_npz
 from genbench.likelihood import evaluate_likelihood
@@ -33,9 +33,9 @@ from genbench.record import Timing, Training
 from genbench.run.gallery import make_gallery
 from genbench.run.plan import GALLERY_VERSION, LIKELIHOOD_VERSION, SAMPLE_VERSION, CellPlan, RowPlan
 from genbench.run.store import Store
-from genbench.sample import ModelOutputError, draw
+from genbench.sample import ModelOutputError, draw, sample_labels
 from genbench.suite import Suite
-from genbench.timing import cpu_name, device_name, time_sampling
+from genbench.timing import time_sampling
 from genbench.train import STATE_FILE, Trainer, build_model, seeded, to_device
 
 StageWork = Callable[[Any, RowPlan, GenerativeModel, Splits, Any], tuple[Path | None, dict[str, Any]]]
@@ -192,16 +192,7 @@ def _write_training(task: Task, training: Training) -> None:
 
 def environment(task: Task) -> dict[str, Any]:
     """Where a cell is made: versions, device, threads."""
-    device = torch.device(task.device)
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "device": device_name(device) if device.type == "cuda" else device.type,
-        "threads": task.suite.threads,
-    }
+    return describe_environment(task.device, task.suite.threads)
 
 
 def _learn(task: Task, model: GenerativeModel, splits: Splits, folder: Path, monitor: Monitor) -> Training:
@@ -260,7 +251,10 @@ def _load(task: Task) -> GenerativeModel:
 def _samples(
     task: Task, row: RowPlan, model: GenerativeModel, _: Splits, monitor: Monitor
 ) -> tuple[Path | None, dict[str, Any]]:
-    """Draw a row's samples. Finished batches are kept until all are there: an interruption loses one at most."""
+    """Draw a row's samples, and store their labels beside them where those are known.
+
+    Finished batches are kept until all are there: an interruption loses one at most.
+    """
     suite, images = task.suite, []
     parts = task.store.parts(row.stem, sample_key(task, row))
     for start in range(0, suite.num_samples, suite.sample_batch_size):
@@ -274,9 +268,11 @@ def _samples(
                 write_npz(part, images=images[-1])
         monitor.step(stop, suite.num_samples)
     path = task.store.samples(row.stem)
-    write_npz(path, arr_0=np.ascontiguousarray(np.concatenate(images).transpose(0, 2, 3, 1)))
+    labels = sample_labels(model, suite.num_samples, row.seed, row.options)
+    known = {} if labels is None else {"arr_1": labels}
+    write_npz(path, arr_0=np.ascontiguousarray(np.concatenate(images).transpose(0, 2, 3, 1)), **known)
     shutil.rmtree(parts, ignore_errors=True)
-    return path, {}
+    return path, {"labels": labels is not None}
 
 
 def _likelihood(
@@ -338,6 +334,20 @@ def read_samples(path: Path) -> np.ndarray:
         found = "missing" if images is None else f"{images.dtype} {images.shape}"
         raise DataError(f"{path}: arr_0 is {found}, expected uint8 (N, H, W, C). Delete it and run again.")
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def read_labels(path: Path) -> np.ndarray | None:
+    """Labels (N,) int64 stored beside samples (npz, ``arr_1``), or None.
+
+    Raises:
+        DataError: missing, truncated, or of another layout; the message names the file.
+    """
+    labels = read_npz(path).get("arr_1")
+    if labels is not None and (labels.ndim != 1 or labels.dtype != np.int64):
+        raise DataError(
+            f"{path}: arr_1 is {labels.dtype} {labels.shape}, expected int64 (N,). Delete it and run again."
+        )
+    return labels
 
 
 def time_row(task: Task, row: RowPlan, monitor: Monitor) -> JobResult:

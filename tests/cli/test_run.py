@@ -87,6 +87,36 @@ def test_run_leaves_records_samples_checkpoints_summary_and_report(finished):
     assert "histogram" in (out / "summary.md").read_text()
 
 
+def test_labels_and_captions_reach_the_records(tmp_path):
+    text = SUITE.format(models=f'"{TOYS}:Shade", "{TOYS}:Histogram"').replace(
+        '"ssim_pairwise"', '"clip_accuracy", "clip_score"'
+    )
+    text = text.replace("[options.ssim_pairwise]\nwindow = 7", "").replace(
+        '["test_split",', '["test_split", "mode_dropper",'
+    )
+    path = tmp_path / "tiny.toml"
+    path.write_text(text.replace("[timing]", 'image_text = "digits-clip"\ncaption = "the digit {}"\n[timing]'))
+    result = genbench("run", "--suite", path, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    records = {p.stem: read_record(p) for p in (tmp_path / "out" / "records").glob("*.json")}
+    scores = {row: record.find("clip_score") for row, record in records.items()}
+    accuracies = {row: record.find("clip_accuracy") for row, record in records.items()}
+    labels = {}
+    for row in records:
+        with np.load(tmp_path / "out" / "samples" / f"{row}.npz") as arrays:
+            labels[row] = arrays["arr_1"].tolist() if "arr_1" in arrays else None
+    assert labels["shade-s0"] == [*range(10), *range(10)]
+    assert labels["histogram-s0"] is None is labels["noise-s0"]
+    assert set(labels["mode_dropper-s0"]) <= set(range(5))
+    assert (scores["histogram-s0"].status, accuracies["histogram-s0"].status) == ("not_applicable", "not_applicable")
+    assert "not class-conditional" in scores["histogram-s0"].reason
+    assert accuracies["test_split-s0"].value >= 0.9 <= accuracies["mode_dropper-s0"].value
+    assert scores["test_split-s0"].value > 1.5 > 0.3 > scores["noise-s0"].value
+    assert scores["shade-s0"].status == "ok" and scores["shade-s0"].extractor == "digits-clip"
+    ok = [score.comparable for row, score in scores.items() if row != "histogram-s0"]
+    assert all(comparable == ok[0] for comparable in ok)
+
+
 def test_finished_run_does_nothing_again(finished):
     suite, out, _ = finished
     files = [p for p in out.rglob("*") if p.is_file() and p.parent.name in ("records", "samples", "histogram-s0")]

@@ -54,6 +54,15 @@ def test_published_weights_fit_their_size(model):
         assert max(p.stat().st_size for p in folder.iterdir()) <= 4 * 2**20
 
 
+def test_classes_are_drawn_in_turn_and_written_beside_the_images(tmp_path):
+    assert sample("conditional_vae", "-n", 12, "--variant", "mean", "--out", tmp_path / "a.npz") == 0
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert arrays["arr_1"].tolist() == [*range(10), 0, 1]
+    assert sample("vae", "-n", 2, "--out", tmp_path / "b.npz") == 0
+    with np.load(tmp_path / "b.npz") as arrays:
+        assert list(arrays) == ["arr_0"]
+
+
 def test_folder_of_png(tmp_path):
     out = tmp_path / "images"
     assert sample("pca", "-n", 3, "--out", out) == 0

@@ -62,3 +62,13 @@ def save(folder, images, suffix="png"):
         array = image.transpose(1, 2, 0) if image.shape[0] == 3 else image[0]
         Image.fromarray(array).save(folder / f"{i:05d}.{suffix}", **({"quality": 90} if suffix == "jpg" else {}))
     return folder
+
+
+def collect_share(arguments):
+    """What one process collects of its share of the samples; runs in a process of its own."""
+    import genbench
+
+    reference, samples, index, metrics = arguments
+    evaluator = genbench.Evaluator(reference, metrics, extractor=PixelExtractor())
+    evaluator.update(samples, index=index)
+    return evaluator.collected()

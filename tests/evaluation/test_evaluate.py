@@ -1,10 +1,14 @@
 """`genbench.evaluate` and the streaming evaluator: one number whatever the input, the batch or the number of parts."""
 
 import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
-from eval_inputs import PixelExtractor, WordModel, pictures, save
+from eval_inputs import PixelExtractor, WordModel, collect_share, pictures, save
 
 import genbench
 from genbench.errors import DataError, UsageError
@@ -314,3 +318,17 @@ def test_pairs_that_are_merged(rng):
     merged = first.compute()
     assert merged["psnr"].value == whole["psnr"].value
     assert np.array_equal(merged.scores["psnr.mean"], whole.scores["psnr.mean"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_change_nothing(sides, processes):
+    """Each process collects its share; what travels between them is plain data."""
+    samples, reference = sides
+    whole = values(run(samples, reference))
+    evaluator = genbench.Evaluator(reference, METRICS, extractor=PixelExtractor(), options=named(SMALL))
+    shares = [(reference, samples[rank::3], np.arange(60)[rank::3], METRICS) for rank in range(3)]
+    folder = str(Path(__file__).parent)
+    with ProcessPoolExecutor(processes, get_context("spawn"), sys.path.insert, (0, folder)) as pool:
+        for part in pool.map(collect_share, shares):
+            evaluator.merge(part)
+    assert values(evaluator.compute()) == pytest.approx(whole, rel=1e-6)

@@ -40,7 +40,9 @@ def test_packaged_suites() -> None:
     assert digits.options["ssim"] == {"window": 7}
     assert cifar10.options["ssim"] == {"window": 11}
     assert (digits.extractor, cifar10.extractor) == ("digits-cnn", "inception-v3")
-    assert digits.metrics == cifar10.metrics
+    assert [name for name in digits.metrics if not name.startswith("clip_")] == list(cifar10.metrics)
+    assert (digits.image_text, cifar10.image_text) == ("digits-clip", None)
+    assert digits.caption == "the handwritten digit {}"
 
 
 def test_a_file_is_a_suite_with_defaults(tmp_path: Path) -> None:
@@ -81,6 +83,9 @@ def test_rows(text: str, row: Row) -> None:
         ("[likelihood]\nnum_images = 0", "likelihood.num_images"),
         ('[likelihood]\nnum_images = "some"', "likelihood.num_images"),
         ('controls = ["noise@"]', "expected MODEL or MODEL@VARIANT"),
+        ('caption = "a digit"', "caption: 'a digit' needs one {}"),
+        ('caption = "{} and {}"', "needs one {}"),
+        ('caption = "{0}"', "needs one {}"),
         ("= 3", "not valid TOML"),
     ],
 )
@@ -120,6 +125,7 @@ def test_names_are_looked_up_without_importing(monkeypatch: pytest.MonkeyPatch, 
         "controls": (["nois"], "Unknown control 'nois'. Did you mean 'noise'"),
         "metrics": (["fdi"], "Unknown metric 'fdi'. Did you mean 'fid'"),
         "extractor": ("digit-cnn", "Unknown extractor 'digit-cnn'. Did you mean 'digits-cnn'"),
+        "image_text": ("digit-cnn:x", "Unknown extractor 'digit-cnn'. Did you mean 'digits-cnn'"),
     }
     for field, (value, message) in wrong.items():
         with pytest.raises(UsageError, match=message.replace("'", ".")):

@@ -61,6 +61,20 @@ class Histogram(GenerativeModel):
         return LogLikelihood(self._nats(batch.images).double(), "exact", "exact")
 
 
+class Shade(Histogram):
+    """Class-conditional: a sample's top half is as bright as its class is late."""
+
+    conditions = frozenset({"labels"})
+
+    def sample(self, request):
+        images = super().sample(request)
+        labels = request.condition.labels[:, None, None, None]
+        top = from_levels(labels * (self.spec.levels - 1) // max(1, self.spec.num_classes - 1), self.spec.levels)
+        return torch.cat(
+            (top.expand_as(images[:, :, : self.spec.height // 2]), images[:, :, self.spec.height // 2 :]), 2
+        )
+
+
 class Slow(Histogram):
     """Takes its time in training, so that a test can interrupt it."""
 

@@ -12,7 +12,7 @@ from genbench.errors import DataError, UsageError
 from genbench.features import ExtractorOptions, extractor_status, load_extractor, packaged
 from genbench.features.packaged import Manifest, PackagedSource
 
-SHIPPED = sorted(path.stem for path in packaged.WEIGHTS_FOLDER.glob("*.json"))
+SHIPPED = sorted(path.stem for path in packaged.WEIGHTS_FOLDER.glob("*-cnn.json"))
 
 
 @pytest.fixture(scope="module")
