@@ -8,6 +8,7 @@ from typing import Any
 
 from genbench import registry
 from genbench.errors import UsageError
+from genbench.features.image_text import embeds_texts
 from genbench.metrics.base import Metric, Need, PairMetric
 from genbench.metrics.scoring import load_metric, metric_name
 from genbench.protocols import Protocol, load_protocol
@@ -62,7 +63,7 @@ def make_plan(
         metrics: names (``is`` stands for ``inception_score``), ``("all",)``, or None for the usual ones.
         protocol: name of a protocol; its options hold where ``options`` says nothing.
         extractor: ``NAME`` or ``NAME:ARGUMENT``; the protocol's own by default.
-        image_text: the image-text model, ``clip:ViT-B-32`` by default.
+        image_text: the image-text model; by default the extractor where it embeds texts, else ``clip:ViT-B-32``.
         options: settings of metrics by name.
         pairs: whether sample i belongs to reference image i. prompts: whether samples have prompts.
 
@@ -79,6 +80,8 @@ def make_plan(
     for metric in loaded:
         _check(metric, pairs, prompts)
     needs = frozenset[Need]().union(*(metric.needs for metric in loaded))
+    if extractor is not None and embeds_texts(extractor):
+        image_text = image_text or extractor
     return Plan(
         chosen,
         loaded,

@@ -58,6 +58,12 @@ class ImageTextSource(Protocol):
         """Read and check the weights; errors as those of `ExtractorSource.load`."""
 
 
+def embeds_texts(spec: str) -> bool:
+    """Whether ``NAME`` or ``NAME:ARGUMENT`` is an installed image-text model; nothing is read."""
+    name = spec.partition(":")[0]
+    return name in registry.entries("extractors") and isinstance(registry.load("extractors", name), ImageTextSource)
+
+
 def load_image_text(spec: str, options: ExtractorOptions | None = None) -> ImageTextModel:
     """Load an image-text model, ``NAME`` or ``NAME:ARGUMENT`` (``clip:ViT-B-32``, ``digits-clip``).
 

@@ -28,8 +28,8 @@ EXPECTED = {
     "memoriser": {"memorised_share", "nearest_train_distance"},
     "gaussian": {"fid", "kid"},
     "mode_dropper": {"fid", "kid", "recall", "coverage"},
-    "noise": {"fid", "kid", "precision", "density"},
-    "independent_pixels": {"fid", "kid", "precision", "density"},
+    "noise": {"fid", "kid", "precision", "density", "clip_score"},
+    "independent_pixels": {"fid", "kid", "precision", "density", "clip_score"},
 }
 """What a metric has to catch to be believed; anything else that it catches is a gift."""
 

@@ -36,6 +36,7 @@ MAIN_COLUMNS = (
     "inception_score",
     "precision",
     "recall",
+    "clip_score",
     "bits_per_dim",
     "ssim",
     "memorised_share",

@@ -77,7 +77,7 @@ def _download(weights: WeightsEntry) -> State:
 def _missing(weights: WeightsEntry, reason: str) -> DataError:
     return DataError(
         f"The weights '{weights.name}' are missing: {reason}. {_by_hand(weights)} The packaged extractors work "
-        "without a download: digits-cnn, mnist-cnn, cifar10-cnn."
+        "without a download: digits-cnn, mnist-cnn, cifar10-cnn, and digits-clip for images with texts."
     )
 
 

@@ -200,3 +200,16 @@ def with_result(samples, **more):
         return
     assert isinstance(found, EvalResult)
     assert all(metric.status == "ok" or metric.reason for metric in found.metrics)
+
+
+def test_prompts_offline(capfd, tmp_path):
+    samples = digits_folder(tmp_path / "samples", count=50)
+    names = "zero one two three four five six seven eight nine".split()
+    labels = load_dataset("digits").test.labels[:50]
+    (tmp_path / "prompts.txt").write_text("\n".join(f"the handwritten digit {names[label]}" for label in labels))
+    arguments = ["eval", samples, "--extractor", "digits-clip", "--metrics", "clip_score,clip_r_precision"]
+    status, out, _ = call(capfd, *arguments, "--prompts", tmp_path / "prompts.txt", "--json", tmp_path / "a.json")
+    result = read_result(tmp_path / "a.json")
+    assert status == 0 and "digits-clip" in out
+    assert result["clip_score"].value > 1.5 and result["clip_r_precision"].value > 0.9
+    assert result["clip_score"].extractor == "digits-clip"
