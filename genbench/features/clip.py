@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from genbench.errors import DataError, UsageError, unknown
-from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
-from genbench.features.pillow_input import PillowInput, check_channels
+from genbench.features.base import ExtractorOptions, ExtractorStatus, Outputs
+from genbench.features.network import NetworkExtractor
+from genbench.features.pillow_input import PillowInput
 from genbench.features.precision import check_precision, computing
 from genbench.weights import LocatedWeights, WeightsEntry, by_url, locate
 from genbench.weights.tensors import load_into, read_tensors
@@ -31,7 +32,7 @@ _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's files hold beside the weights."""
 
 
-class ClipExtractor:
+class ClipExtractor(NetworkExtractor):
     """An open_clip model with loaded weights: image features for any metric, and texts for those that ask for them."""
 
     def __init__(
@@ -43,35 +44,17 @@ class ClipExtractor:
         weights: LocatedWeights,
         options: ExtractorOptions,
     ) -> None:
-        self.name = name
-        self.notes: tuple[str, ...] = (weights.note,) if weights.note else ()
+        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note)
         self.context_length = int(tokenizer.context_length)
         self._model = model.eval().requires_grad_(False).to(options.device)
         self.logit_scale = float(self._model.logit_scale.detach().exp())
         self._prepare = prepare
         self._tokenizer = tokenizer
-        self._sha256 = weights.sha256
-        self._options = options
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weights_sha256": self._sha256,
-            "preprocessing": self._prepare.describe(),
-            "tokenizer": f"{type(self._tokenizer).__name__}, {self.context_length} tokens",
-            "precision": self._options.precision,
-        }
-
-    def extract(self, images: np.ndarray) -> Features:
-        """(N, C, H, W) uint8 of any size, C = 1 (repeated) or 3, to projected embeddings, not normalised.
-
-        Raises:
-            DataError: another number of channels.
-        """
-        check_channels(images, self.name)
-        with computing(self._options.precision, self._options.device):
-            return extract_in_batches(self._forward, images, self._options.device, self._options.batch_size)
+        tokenizer = f"{type(self._tokenizer).__name__}, {self.context_length} tokens"
+        return {**super().identity, "tokenizer": tokenizer}
 
     def encode_images(self, images: np.ndarray) -> np.ndarray:
         """The features of `extract` alone."""
@@ -87,13 +70,14 @@ class ClipExtractor:
             raise DataError(f"Extractor '{self.name}' got no text to embed.")
         tokens = self._tokenizer(list(texts), context_length=self.context_length)
         parts = []
-        with torch.inference_mode(), computing(self._options.precision, self._options.device):
-            for start in range(0, len(tokens), self._options.batch_size):
-                block = tokens[start : start + self._options.batch_size].to(self._options.device)
+        with torch.inference_mode(), computing(self.options.precision, self.options.device):
+            for start in range(0, len(tokens), self.options.batch_size):
+                block = tokens[start : start + self.options.batch_size].to(self.options.device)
                 parts.append(self._model.encode_text(block).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def _forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> Outputs:
+        """Projected embeddings, not normalised."""
         return Outputs(self._model.encode_image(self._prepare(images)))
 
 

@@ -10,9 +10,7 @@ ImageNet mean and standard deviation.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,12 +19,11 @@ from genbench.errors import DataError, unknown
 from genbench.features.base import (
     ExtractorOptions,
     ExtractorStatus,
-    Features,
     Outputs,
-    extract_in_batches,
 )
-from genbench.features.pillow_input import PillowInput, check_channels
-from genbench.features.precision import check_precision, computing
+from genbench.features.network import NetworkExtractor
+from genbench.features.pillow_input import PillowInput
+from genbench.features.precision import check_precision
 from genbench.weights import LocatedWeights, locate
 from genbench.weights.tensors import load_into, read_tensors
 
@@ -180,38 +177,17 @@ class DinoVisionTransformer(nn.Module):
         return torch.cat([self.pos_embed[:, :1], resampled.flatten(2).transpose(1, 2)], 1)
 
 
-class DinoExtractor:
+class DinoExtractor(NetworkExtractor):
     """A DINOv2 network with loaded weights."""
 
     def __init__(
         self, name: str, network: DinoVisionTransformer, weights: LocatedWeights, options: ExtractorOptions
     ) -> None:
-        self.name = name
-        self.notes: tuple[str, ...] = (weights.note,) if weights.note else ()
-        self._sha256 = weights.sha256
-        self._options = options
+        super().__init__(name, weights.sha256, INPUT.describe(), options, weights.note)
         self._network = network.eval().requires_grad_(False).to(options.device)
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weights_sha256": self._sha256,
-            "preprocessing": INPUT.describe(),
-            "precision": self._options.precision,
-        }
-
-    def extract(self, images: np.ndarray) -> Features:
-        """(N, C, H, W) uint8 of any size, C = 1 (repeated) or 3, to class tokens.
-
-        Raises:
-            DataError: another number of channels.
-        """
-        check_channels(images, self.name)
-        with computing(self._options.precision, self._options.device):
-            return extract_in_batches(self._forward, images, self._options.device, self._options.batch_size)
-
-    def _forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> Outputs:
+        """Normalised class tokens."""
         return Outputs(self._network(INPUT(images)))
 
 

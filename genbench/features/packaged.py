@@ -7,16 +7,12 @@ fingerprint and the training command. Features are the globally averaged activat
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -24,9 +20,9 @@ from torch.nn import functional as F
 
 from genbench.errors import DataError
 from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
-from genbench.files import hash_file
+from genbench.features.packaged_files import WEIGHTS_FOLDER, PackagedFiles
+from genbench.features.precision import arithmetic
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 PREPROCESSING = "x / 127.5 - 1"
 
 
@@ -155,20 +151,11 @@ class PackagedExtractor:
                 f"Extractor '{self.name}' takes images of (C, H, W) = {(a.channels, a.height, a.width)}, got "
                 f"{tuple(images.shape[1:])}. Choose an extractor for this size (`genbench list extractors`)."
             )
-        with _exact_convolutions():
+        with arithmetic("float32"):
             return extract_in_batches(self._forward, images, self._device, self._batch_size)
 
     def _forward(self, images: Tensor) -> Outputs:
         return Outputs(*self._network(preprocess(images)))
-
-
-@contextmanager
-def _exact_convolutions() -> Iterator[None]:
-    """Full float32 convolutions on an accelerator that would otherwise round inputs to TF32."""
-    with torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
 
 
 @dataclass(frozen=True)
@@ -179,28 +166,8 @@ class PackagedSource:
     folder: Path = WEIGHTS_FOLDER
 
     @property
-    def weights(self) -> Path:
-        return self.folder / f"{self.name}.safetensors"
-
-    def manifest(self) -> Manifest:
-        """Read the manifest and check the weights against its hash.
-
-        Raises:
-            DataError: a missing or malformed manifest, missing weights, or another hash.
-        """
-        path = self.folder / f"{self.name}.json"
-        try:
-            manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ValidationError) as error:
-            raise DataError(f"{path}: no readable manifest of '{self.name}': {error}. {_repair(self.name)}") from None
-        if not self.weights.is_file():
-            raise DataError(f"{self.weights}: weights of '{self.name}' are missing. {_repair(self.name)}")
-        found = hash_file(self.weights)
-        if found != manifest.sha256:
-            raise DataError(
-                f"{self.weights}: SHA-256 is {found}, the manifest says {manifest.sha256}. {_repair(self.name)}"
-            )
-        return manifest
+    def files(self) -> PackagedFiles[Manifest]:
+        return PackagedFiles(self.name, self.folder, Manifest, "train_feature_network.py")
 
     def load(self, options: ExtractorOptions) -> PackagedExtractor:
         """Read and check the weights.
@@ -208,31 +175,23 @@ class PackagedSource:
         Raises:
             DataError: weights that are missing, damaged, or of another shape than the manifest says.
         """
-        manifest = self.manifest()
+        manifest = self.files.manifest()
         network = PackagedNetwork(manifest.architecture)
         try:
-            network.load_state_dict(load_file(self.weights))
+            network.load_state_dict(load_file(self.files.weights))
         except (RuntimeError, SafetensorError) as error:
-            raise DataError(f"{self.weights}: does not fit its manifest: {error}. {_repair(self.name)}") from None
+            raise DataError(f"{self.files.weights}: does not fit its manifest: {error}. {self.files.repair}") from None
         return PackagedExtractor(network, manifest, options.device, options.batch_size)
 
     def status(self) -> ExtractorStatus:
         """Check the manifest and the hash."""
         try:
-            manifest = self.manifest()
+            manifest = self.files.manifest()
         except DataError as error:
             return ExtractorStatus(self.name, False, str(error))
         t = manifest.training
         detail = f"packaged, SHA-256 {manifest.sha256[:12]}, test accuracy {100 * t.test_accuracy:.2f} % on {t.dataset}"
         return ExtractorStatus(self.name, True, detail)
-
-
-def _repair(name: str) -> str:
-    dataset = name.removesuffix("-cnn")
-    return (
-        "Install genbench again, or train the network: "
-        f"python scripts/train_feature_network.py --dataset {dataset} --out genbench/features/weights"
-    )
 
 
 DIGITS_CNN = PackagedSource("digits-cnn")

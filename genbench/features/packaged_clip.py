@@ -11,7 +11,6 @@ of their own, all others share one. Both the tokenizer and the network are impor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from genbench.errors import DataError
 from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
-from genbench.features.packaged import WEIGHTS_FOLDER, preprocess
+from genbench.features.packaged import preprocess
+from genbench.features.packaged_files import WEIGHTS_FOLDER, PackagedFiles
 from genbench.features.precision import arithmetic
-from genbench.files import hash_file
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -145,13 +144,15 @@ def to_tokens(texts: Sequence[str], architecture: ClipArchitecture) -> Tensor:
 class PackagedClip:
     """A packaged CLIP with checked weights: an `ImageTextModel`, and an extractor of image embeddings."""
 
-    def __init__(self, manifest: ClipManifest, weights: Path, device: str, batch_size: int) -> None:
+    def __init__(
+        self, manifest: ClipManifest, files: PackagedFiles[ClipManifest], device: str, batch_size: int
+    ) -> None:
         self.name = manifest.name
         self.manifest = manifest
         self.notes: tuple[str, ...] = ()
         self.context_length = manifest.architecture.context_length
         self.logit_scale = manifest.logit_scale
-        self._weights, self._device, self._batch_size = weights, device, batch_size
+        self._files, self._device, self._batch_size = files, device, batch_size
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -167,9 +168,11 @@ class PackagedClip:
     def _network(self) -> CLIP:
         network = build_clip(self.manifest.architecture)
         try:
-            network.load_state_dict(load_file(self._weights))
+            network.load_state_dict(load_file(self._files.weights))
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise DataError(f"{self._weights}: does not fit its manifest: {error}. {_repair(self.name)}") from None
+            raise DataError(
+                f"{self._files.weights}: does not fit its manifest: {error}. {self._files.repair}"
+            ) from None
         return network.eval().requires_grad_(False).to(self._device)
 
     def extract(self, images: np.ndarray) -> Features:
@@ -221,28 +224,8 @@ class PackagedClipSource:
     folder: Path = WEIGHTS_FOLDER
 
     @property
-    def weights(self) -> Path:
-        return self.folder / f"{self.name}.safetensors"
-
-    def manifest(self) -> ClipManifest:
-        """Read the manifest and check the weights against its hash.
-
-        Raises:
-            DataError: a missing or malformed manifest, missing weights, or another hash.
-        """
-        path = self.folder / f"{self.name}.json"
-        try:
-            manifest = ClipManifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ValidationError) as error:
-            raise DataError(f"{path}: no readable manifest of '{self.name}': {error}. {_repair(self.name)}") from None
-        if not self.weights.is_file():
-            raise DataError(f"{self.weights}: weights of '{self.name}' are missing. {_repair(self.name)}")
-        found = hash_file(self.weights)
-        if found != manifest.sha256:
-            raise DataError(
-                f"{self.weights}: SHA-256 is {found}, the manifest says {manifest.sha256}. {_repair(self.name)}"
-            )
-        return manifest
+    def files(self) -> PackagedFiles[ClipManifest]:
+        return PackagedFiles(self.name, self.folder, ClipManifest, "train_clip.py")
 
     def load(self, options: ExtractorOptions) -> PackagedClip:
         """Check the weights; they are read, and open_clip is imported, with the first embedding.
@@ -250,27 +233,19 @@ class PackagedClipSource:
         Raises:
             DataError: weights that are missing or damaged.
         """
-        return PackagedClip(self.manifest(), self.weights, options.device, options.batch_size)
+        return PackagedClip(self.files.manifest(), self.files, options.device, options.batch_size)
 
     load_image_text = load
 
     def status(self) -> ExtractorStatus:
         """Check the manifest and the hash."""
         try:
-            manifest = self.manifest()
+            manifest = self.files.manifest()
         except DataError as error:
             return ExtractorStatus(self.name, False, str(error))
         t = manifest.training
         detail = f"packaged, SHA-256 {manifest.sha256[:12]}, zero-shot {100 * t.test_accuracy:.2f} % on {t.dataset}"
         return ExtractorStatus(self.name, True, detail)
-
-
-def _repair(name: str) -> str:
-    dataset = name.removesuffix("-clip")
-    return (
-        "Install genbench again, or train the network: "
-        f"python scripts/train_clip.py --dataset {dataset} --out genbench/features/weights"
-    )
 
 
 DIGITS_CLIP = PackagedClipSource("digits-clip")

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from genbench.errors import DataError, UsageError
-from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
+from genbench.features.base import ExtractorOptions, ExtractorStatus, Outputs
+from genbench.features.network import NetworkExtractor
 from genbench.features.pillow_input import pillow_resize
-from genbench.features.precision import check_precision, computing
+from genbench.features.precision import check_precision
 from genbench.files import hash_file
 
 _ARGUMENT = re.compile(r"(?P<path>.+?)(?P<float>@float)?(@(?P<size>[1-9]\d*))?")
@@ -47,38 +48,25 @@ class ProgramInput:
         return resize + ("float32 in [0, 1]" if self.as_float else "uint8")
 
 
-class ProgramExtractor:
-    """A loaded program."""
+class ProgramExtractor(NetworkExtractor):
+    """A loaded program. What it does not take, or gives, is a DataError."""
 
     def __init__(
         self, name: str, program: Callable[[Tensor], Any], prepare: ProgramInput, sha256: str, options: ExtractorOptions
     ) -> None:
-        self.name = name
-        self.notes: tuple[str, ...] = ()
+        super().__init__(name, sha256, prepare.describe(), options, None)
         self._program = program
         self._prepare = prepare
-        self._sha256 = sha256
-        self._options = options
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weights_sha256": self._sha256,
-            "preprocessing": self._prepare.describe(),
-            "precision": self._options.precision,
-        }
+    def check(self, images: np.ndarray) -> None:
+        """Images are the program's to judge."""
 
-    def extract(self, images: np.ndarray) -> Features:
-        """(N, C, H, W) uint8 of a size that the program takes, to its features and logits.
+    def forward(self, images: Tensor) -> Outputs:
+        """Run the program.
 
         Raises:
-            DataError: the program fails on them, or gives something else than features.
+            DataError: it fails on these images, or gives something else than features.
         """
-        with computing(self._options.precision, self._options.device):
-            return extract_in_batches(self._forward, images, self._options.device, self._options.batch_size)
-
-    def _forward(self, images: Tensor) -> Outputs:
         prepared = self._prepare(images)
         try:
             found = self._program(prepared)

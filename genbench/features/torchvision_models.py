@@ -13,16 +13,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms import InterpolationMode
 
 from genbench.errors import UsageError, unknown
-from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
-from genbench.features.pillow_input import Filter, PillowInput, check_channels, normalise
-from genbench.features.precision import check_precision, computing
+from genbench.features.base import ExtractorOptions, ExtractorStatus, Outputs
+from genbench.features.network import NetworkExtractor
+from genbench.features.pillow_input import Filter, PillowInput, normalise
+from genbench.features.precision import check_precision
 from genbench.features.resize import resize, tensorflow_bilinear
 from genbench.weights import LocatedWeights, WeightsEntry, by_url, locate
 from genbench.weights.tensors import load_into, read_tensors
@@ -58,7 +58,7 @@ class StretchedInput:
         return f"{resize}, mean {list(self.mean)}, std {list(self.std)}"
 
 
-class TorchvisionExtractor:
+class TorchvisionExtractor(NetworkExtractor):
     """A torchvision classifier with loaded weights."""
 
     def __init__(
@@ -69,35 +69,14 @@ class TorchvisionExtractor:
         weights: LocatedWeights,
         options: ExtractorOptions,
     ) -> None:
-        self.name = name
-        self.notes: tuple[str, ...] = (weights.note,) if weights.note else ()
-        self._sha256 = weights.sha256
+        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note)
         self._prepare = prepare
-        self._options = options
         self._network = network.eval().requires_grad_(False).to(options.device)
         self._taken: list[Tensor] = []
         last_linear(network, name).register_forward_pre_hook(lambda _, inputs: self._taken.append(inputs[0]))
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weights_sha256": self._sha256,
-            "preprocessing": self._prepare.describe(),
-            "precision": self._options.precision,
-        }
-
-    def extract(self, images: np.ndarray) -> Features:
-        """(N, C, H, W) uint8 of any size, C = 1 (repeated) or 3, to features and class logits.
-
-        Raises:
-            DataError: another number of channels.
-        """
-        check_channels(images, self.name)
-        with computing(self._options.precision, self._options.device):
-            return extract_in_batches(self._forward, images, self._options.device, self._options.batch_size)
-
-    def _forward(self, images: Tensor) -> Outputs:
+    def forward(self, images: Tensor) -> Outputs:
+        """The input of the last linear layer, and class logits."""
         self._taken.clear()
         logits = self._network(self._prepare(images))
         return Outputs(self._taken.pop().flatten(1), logits)

@@ -101,12 +101,12 @@ def test_clip_score_tells_digits_from_wrong_captions_and_from_noise(digits, clip
 
 def test_the_weights_are_open_clips_own_and_small(clip):
     network = open_clip.model.CLIP(64, *_towers(clip.manifest.architecture))
-    network.load_state_dict(load_file(DIGITS_CLIP.weights))
+    network.load_state_dict(load_file(DIGITS_CLIP.files.weights))
     images = uniform_noise(5)
     with torch.no_grad():
         found = network.eval().encode_image(to_pixels(torch.from_numpy(images)))
     np.testing.assert_allclose(clip.encode_images(images), found, rtol=1e-5, atol=1e-5)
-    assert DIGITS_CLIP.weights.stat().st_size < 1.5e6
+    assert DIGITS_CLIP.files.weights.stat().st_size < 1.5e6
     assert clip.logit_scale == pytest.approx(float(network.logit_scale.detach().exp()), rel=1e-6)
 
 
@@ -189,13 +189,13 @@ def test_other_input_is_refused(clip):
 
 def test_damaged_or_missing_files_are_refused(copy):
     assert extractor_status("digits-clip").available and copy.status().available
-    data = bytearray(copy.weights.read_bytes())
+    data = bytearray(copy.files.weights.read_bytes())
     data[-1] ^= 1
-    copy.weights.write_bytes(bytes(data))
+    copy.files.weights.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"SHA-256 is .*, the manifest says"):
         copy.load(ExtractorOptions())
     assert not copy.status().available
-    copy.weights.unlink()
+    copy.files.weights.unlink()
     with pytest.raises(DataError, match=r"missing.*scripts/train_clip\.py --dataset digits"):
         copy.load(ExtractorOptions())
     manifest = copy.folder / "digits-clip.json"

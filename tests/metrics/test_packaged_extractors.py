@@ -77,9 +77,9 @@ def test_features_tell_apart_what_differs(digits, extractor):
 
 
 def test_damaged_weights_are_refused(copy):
-    data = bytearray(copy.weights.read_bytes())
+    data = bytearray(copy.files.weights.read_bytes())
     data[-1] ^= 1
-    copy.weights.write_bytes(bytes(data))
+    copy.files.weights.write_bytes(bytes(data))
     with pytest.raises(DataError, match=r"SHA-256 is .*, the manifest says"):
         copy.load(ExtractorOptions())
     assert not copy.status().available
@@ -88,7 +88,7 @@ def test_damaged_weights_are_refused(copy):
 def test_missing_or_malformed_files_are_refused(copy):
     manifest = copy.folder / "digits-cnn.json"
     text = manifest.read_text()
-    copy.weights.rename(copy.folder / "elsewhere")
+    copy.files.weights.rename(copy.folder / "elsewhere")
     with pytest.raises(DataError, match="missing"):
         copy.load(ExtractorOptions())
     for content in (text[:50], json.dumps({**json.loads(text), "colour": "red"})):
