@@ -1,155 +1,47 @@
 """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020), by nearest neighbours.
 
-A set's support is estimated by balls around its points that reach to the k-th nearest other point. Conventions of
-protocol ``tf1``: precision and recall with k = 3 and distance <= radius (the original code and ADM), density and
-coverage with k = 5 and distance < radius (prdc).
+A set's support is estimated by balls around its points that reach to the k-th nearest other point. Defaults are those
+of protocol ``tf1``: precision and recall with k = 3 and distance <= radius (the original code, torch-fidelity, ADM's
+evaluator, whose distances are float16), density and coverage with k = 5 and distance < radius (prdc). dgm-eval takes
+k = 5 and < for all four, on 10 000 images a side.
 
 precision: share of samples inside a ball of the reference. recall: share of reference points inside a ball of the
 samples. density: balls of the reference that hold a sample, divided by k, averaged over samples. coverage: share of
-the reference's balls that hold a sample.
+the reference's balls that hold a sample. Distances are float64, so that the tools agree wherever their rounding does
+not decide.
+
+Intervals hold the reference and its balls fixed. The samples' balls are never drawn again with replacement, which would
+shrink them to nothing; where they matter (recall) each sample is left out in turn, and its neighbours' balls widen.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
-import torch
-from scipy.sparse import csr_matrix
 
+from genbench.metrics.balls import BallCounts, Convention, Inequality, Neighbours, count_balls, nearest_neighbours
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
 from genbench.metrics.feature_pair import FeaturePair, feature_pair
+from genbench.metrics.occupancy import higher_order_share
 from genbench.metrics.options import require_choice, require_count
-from genbench.metrics.statistics import blocks, jackknife_error, mean_interval, normal_interval, wilson_interval
+from genbench.metrics.statistics import jackknife_error, mean_interval, normal_interval, wilson_interval
 
-Inequality = Literal["<=", "<"]
-
-_BLOCK = 1024
+_COMMON = (Convention(3, "<="), Convention(5, "<"))
+"""Counted together, since most ask for both."""
 _SHARED_NEIGHBOURS = 8
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n, d) and (m, d) to (n, m) squared Euclidean distances, never negative."""
-    product = x @ y.T
-    product *= -2.0
-    product += np.square(x).sum(1)[:, None]
-    product += np.square(y).sum(1)
-    return np.maximum(product, 0.0, out=product)
-
-
 @dataclass(frozen=True)
-class Neighbours:
-    """Nearest other points, ascending. squared: (n, count) squared distances. index: (n, count) positions."""
-
-    squared: np.ndarray
-    index: np.ndarray
-
-    def radii(self, k: int) -> np.ndarray:
-        """(n,) squared distance to the k-th nearest other point."""
-        column: np.ndarray = self.squared[:, k - 1]
-        return column
-
-
-def nearest_neighbours(points: np.ndarray, count: int) -> Neighbours:
-    """The ``count`` nearest other points of each of (n, d), n > count, in blocks."""
-    n = len(points)
-    squared, index = np.empty((n, count)), np.empty((n, count), dtype=np.int64)
-    for part in blocks(n, _BLOCK):
-        distances = squared_distances(points[part], points)
-        np.fill_diagonal(distances[:, part], np.inf)
-        found = torch.topk(torch.from_numpy(distances), count, dim=1, largest=False)
-        squared[part], index[part] = found.values.numpy(), found.indices.numpy()
-    return Neighbours(squared, index)
-
-
-def _inside(squared: np.ndarray, radii: np.ndarray, inequality: Inequality) -> np.ndarray:
-    inside: np.ndarray = squared <= radii if inequality == "<=" else squared < radii
-    return inside
-
-
-@dataclass(frozen=True)
-class BallCounts:
-    """Which queries (n,) lie in which balls (m,).
-
-    holding: (n,) number of balls that hold each query. held: (m,) number of queries in each ball. only: (n,) number of
-    balls that hold this query and no other.
-    """
-
-    holding: np.ndarray
-    held: np.ndarray
-    only: np.ndarray
-
-
-def count_balls(queries: np.ndarray, centres: np.ndarray, radii: np.ndarray, inequality: Inequality) -> BallCounts:
-    """Count in blocks of queries. ``radii`` are squared."""
-    holding = np.zeros(len(queries), dtype=np.int64)
-    held, last = np.zeros(len(centres), dtype=np.int64), np.zeros(len(centres), dtype=np.int64)
-    for part in blocks(len(queries), _BLOCK):
-        inside = _inside(squared_distances(queries[part], centres), radii, inequality)
-        holding[part] = inside.sum(1)
-        held += inside.sum(0)
-        np.copyto(last, part.start + inside.argmax(0), where=inside.any(0))
-    return BallCounts(holding, held, np.bincount(last[held == 1], minlength=len(queries)))
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Queries in balls around centres whose radii are the centres' own k-th neighbours.
-
-    reached: (m,) whether each query is in a ball. lost: (n,) how many fewer queries are reached without each centre,
-    negative where its absence widens the balls of others enough to reach more.
-    """
-
-    reached: np.ndarray
-    lost: np.ndarray
-
-
-def reach(queries: np.ndarray, centres: np.ndarray, near: Neighbours, k: int, inequality: Inequality) -> Reach:
-    """`Reach` of queries (m, d) from centres (n, d), in blocks of queries; ``near`` holds at least k + 1 neighbours.
-
-    Without centre i, a ball that had i among its k nearest reaches to the (k + 1)-th.
-    """
-    n = len(centres)
-    rows = np.repeat(np.arange(n), k)
-    neighbour_of = csr_matrix((np.ones(n * k), (rows, near.index[:, :k].ravel())), shape=(n, n))
-    reached, lost = np.zeros(len(queries), dtype=bool), np.zeros(n)
-    for part in blocks(len(queries), _BLOCK):
-        squared = squared_distances(queries[part], centres)
-        inside = _inside(squared, near.radii(k), inequality)
-        holding = inside.sum(1)
-        reached[part] = holding > 0
-        rescued = (csr_matrix(_inside(squared, near.radii(k + 1), inequality)) @ neighbour_of).tocsr() > 0
-        once = np.flatnonzero(holding == 1)
-        owner = inside[once].argmax(1)
-        owners = csr_matrix((np.ones(len(once)), (np.arange(len(once)), owner)), shape=(len(once), n))
-        still = np.asarray(rescued[once].multiply(owners).sum(1)).ravel() > 0
-        lost += np.bincount(owner[~still], minlength=n)
-        lost -= np.asarray(rescued[holding == 0].sum(0)).ravel()
-    return Reach(reached, lost)
-
-
-def precision_recall_density_coverage(
-    samples: np.ndarray, reference: np.ndarray, k: int, inequality: Inequality
-) -> dict[str, float]:
-    """All four figures of samples (n, d) against reference (m, d) with one k and one inequality."""
-    balls = count_balls(samples, reference, nearest_neighbours(reference, k).radii(k), inequality)
-    back = count_balls(reference, samples, nearest_neighbours(samples, k).radii(k), inequality)
-    return {
-        "precision": float((balls.holding > 0).mean()),
-        "recall": float((back.holding > 0).mean()),
-        "density": float(balls.holding.mean()) / k,
-        "coverage": float((balls.held > 0).mean()),
-    }
-
-
-@dataclass(frozen=True)
-class _Neighbours(Metric):
-    """What the four have in common: distances are computed once for equal k and inequality."""
+class NeighbourMetric(Metric):
+    """What metrics of nearest neighbours have in common: distances are computed once for all of them."""
 
     k: int = 3
     inequality: Inequality = "<="
 
+    version = 2
     higher_is_better = True
     needs = frozenset({"features"})
 
@@ -157,41 +49,64 @@ class _Neighbours(Metric):
         require_count(self.name, "k", self.k)
         require_choice(self.name, "inequality", self.inequality, ("<=", "<"))
 
-    def _pair(self, inputs: MetricInputs) -> FeaturePair:
+    def counts(self, inputs: MetricInputs) -> BallCounts:
+        """Who lies in whose balls.
+
+        Raises:
+            NotApplicable: no features, or fewer than k + 1 on a side.
+            DataError: as `feature_pair`, or features so large that squared distances overflow.
+        """
         pair = feature_pair(inputs)
-        pair = FeaturePair(pair.samples.astype(np.float64), pair.reference.astype(np.float64))
-        for features, who in ((pair.samples, "samples"), (pair.reference, "reference images")):
-            if len(features) < self.k + 2:
-                raise NotApplicable(f"{len(features)} {who} are too few for k = {self.k} nearest neighbours")
-        return pair
+        for features, who in ((pair.samples, "samples"), (pair.reference, inputs.reference.who)):
+            if len(features) <= self.k:
+                raise NotApplicable(
+                    f"{len(features)} {who} are too few: k = {self.k} nearest others of each need at least {self.k + 1}"
+                )
+        known: dict[Convention, BallCounts] = inputs.shared("ball counts", dict)
+        own = Convention(self.k, self.inequality)
+        if own not in known:
+            fewest = min(len(pair.samples), len(pair.reference))
+            wanted = {own, *(c for c in _COMMON if c.k < fewest)} - known.keys()
+            deepest = max(c.k for c in wanted)
+            of_samples, of_reference = _sample_neighbours(inputs, pair, deepest), _radii(inputs, pair, deepest)
+            known.update(count_balls(pair.samples, pair.reference, of_samples, of_reference, sorted(wanted)))
+        return known[own]
 
-    def _shared_count(self, num_points: int) -> int:
-        """How many neighbours to look for, so that one pass over the distances serves every small k."""
-        return min(max(self.k + 1, _SHARED_NEIGHBOURS), num_points - 1)
-
-    def _reference_balls(self, inputs: MetricInputs) -> BallCounts:
-        """Samples in balls around reference points."""
-        pair = self._pair(inputs)
-        count = self._shared_count(len(pair.reference))
-        nearest = inputs.of_reference(
-            f"neighbours-v{self.version}-{count}", lambda: nearest_neighbours(pair.reference, count).squared
-        )
-        radii = nearest[:, self.k - 1]
-        return inputs.shared(
-            ("reference_balls", self.k, self.inequality),
-            lambda: count_balls(pair.samples, pair.reference, radii, self.inequality),
-        )
+    def empty_balls(self, empty: int, who: str) -> tuple[str, ...]:
+        """A warning where some balls have no extent."""
+        if not empty:
+            return ()
+        return (f"{empty} of the {who} have {self.k} or more duplicates: their balls have radius 0",)
 
 
-class Precision(_Neighbours):
+def _neighbour_count(deepest: int, num_points: int) -> int:
+    """How many neighbours to look for, so that one search serves every small k, and the jackknife its k + 1."""
+    return min(max(deepest + 1, _SHARED_NEIGHBOURS), num_points - 1)
+
+
+def _sample_neighbours(inputs: MetricInputs, pair: FeaturePair, deepest: int) -> Neighbours:
+    count = _neighbour_count(deepest, len(pair.samples))
+    return inputs.shared(("sample neighbours", count), lambda: nearest_neighbours(pair.samples, count))
+
+
+def _radii(inputs: MetricInputs, pair: FeaturePair, deepest: int) -> np.ndarray:
+    """(m, count) squared distances from reference points to their nearest others, kept with the reference."""
+    count = _neighbour_count(deepest, len(pair.reference))
+    return inputs.of_reference(
+        f"neighbours-v{NeighbourMetric.version}-{count}", lambda: nearest_neighbours(pair.reference, count).squared
+    )
+
+
+class Precision(NeighbourMetric):
     """Share of samples that lie in the reference's support: fidelity."""
 
     name = "precision"
-    summary = "share of samples within the k-nearest-neighbour balls of the training images"
+    summary = "share of samples within the k-nearest-neighbour balls of the reference"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference, and so its balls, are held fixed."""
-        inside = (self._reference_balls(inputs).holding > 0).astype(np.float64)
+        counts = self.counts(inputs)
+        inside = (counts.holding > 0).astype(np.float64)
         return [
             Estimate(
                 value=float(inside.mean()),
@@ -199,74 +114,103 @@ class Precision(_Neighbours):
                 ci95=wilson_interval(float(inside.sum()), len(inside)),
                 interval="Wilson over samples",
                 per_image=inside,
+                notes=self.empty_balls(counts.empty_of_reference, inputs.reference.who),
             )
         ]
 
 
-class Recall(_Neighbours):
+class Recall(NeighbourMetric):
     """Share of the reference that lies in the samples' support: diversity."""
 
     name = "recall"
-    summary = "share of training images within the k-nearest-neighbour balls of the samples"
+    summary = "share of the reference within the k-nearest-neighbour balls of the samples"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference is held fixed, the samples' balls follow each sample left out."""
-        pair = self._pair(inputs)
-        near = nearest_neighbours(pair.samples, self._shared_count(len(pair.samples)))
-        found = reach(pair.reference, pair.samples, near, self.k, self.inequality)
-        return [_share_of_reference(found.reached, found.lost)]
+        counts = self.counts(inputs)
+        notes = self.empty_balls(counts.empty_of_samples, inputs.samples.who)
+        value = float((counts.reaching > 0).mean())
+        return [estimate_share(value, recall_error(counts), counts, "corrected jackknife over samples", notes)]
 
 
 @dataclass(frozen=True)
-class Density(_Neighbours):
+class Density(NeighbourMetric):
     """How many reference balls hold a sample, relative to k: fidelity, with outliers of the reference counting less."""
 
     k: int = 5
     inequality: Inequality = "<"
 
     name = "density"
-    summary = "training images' k-nearest-neighbour balls that hold a sample, divided by k"
+    summary = "the reference's k-nearest-neighbour balls that hold a sample, divided by k"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference, and so its balls, are held fixed."""
-        share = self._reference_balls(inputs).holding / self.k
+        counts = self.counts(inputs)
+        share = counts.holding / self.k
         return [
             Estimate(
                 value=float(share.mean()),
                 n=len(share),
                 ci95=mean_interval(share),
                 interval="normal over samples",
+                standard_error=float(share.std(ddof=1)) / math.sqrt(len(share)),
                 per_image=share,
+                notes=self.empty_balls(counts.empty_of_reference, inputs.reference.who),
             )
         ]
 
 
 @dataclass(frozen=True)
-class Coverage(_Neighbours):
+class Coverage(NeighbourMetric):
     """Share of the reference's balls that hold a sample: diversity."""
 
     k: int = 5
     inequality: Inequality = "<"
 
     name = "coverage"
-    summary = "share of the training images' k-nearest-neighbour balls that hold a sample"
+    summary = "share of the reference's k-nearest-neighbour balls that hold a sample"
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate; the reference, and so its balls, are held fixed."""
-        counts = self._reference_balls(inputs)
-        return [_share_of_reference(counts.held > 0, counts.only)]
+        counts = self.counts(inputs)
+        notes = self.empty_balls(counts.empty_of_reference, inputs.reference.who)
+        value = float((counts.held > 0).mean())
+        return [estimate_share(value, coverage_error(counts), counts, "corrected jackknife over samples", notes)]
 
 
-def _share_of_reference(reached: np.ndarray, lost: np.ndarray) -> Estimate:
-    """A share of reference points with the jackknife over samples; ``lost`` (n,) points go with each sample."""
-    share = float(reached.mean())
-    error = jackknife_error(share - lost / len(reached))
-    low, high = normal_interval(share, error, low=0.0)
+def recall_error(counts: BallCounts) -> float:
+    """Standard error of recall; 0 where no one sample matters.
+
+    The jackknife over samples, whose balls follow each sample left out, times the share of it that is no excess of
+    higher orders (`genbench.metrics.occupancy`, with the balls fixed). Above a recall of 0.9 it remains up to 1.4 times
+    too wide.
+    """
+    if counts.lost is None:
+        return 0.0
+    share = higher_order_share(counts.reaching, counts.reaching_members, len(counts.holding))
+    return jackknife_error(counts.lost / len(counts.reaching)) * math.sqrt(share)
+
+
+def coverage_error(counts: BallCounts) -> float:
+    """Standard error of coverage, with the reference's balls fixed; 0 where no one sample matters."""
+    alone = counts.held_members[counts.held == 1, 0]
+    lost = np.bincount(alone, minlength=len(counts.holding)) / len(counts.held)
+    return jackknife_error(lost) * math.sqrt(higher_order_share(counts.held, counts.held_members, len(counts.holding)))
+
+
+def estimate_share(
+    value: float, error: float, counts: BallCounts, interval: str, notes: tuple[str, ...], **extra: Any
+) -> Estimate:
+    """An estimate of a share with a normal interval within [0, 1], or none and a note where ``error`` is 0."""
+    if error == 0.0:
+        notes = (*notes, "no interval: leaving out any one sample changes nothing, or leaves too few neighbours")
+    low, high = normal_interval(value, error, low=0.0)
     return Estimate(
-        value=share,
-        n=len(lost),
-        ci95=(low, min(high, 1.0)) if error > 0 else None,
-        interval="jackknife over samples" if error > 0 else None,
-        notes=() if error > 0 else ("no interval: leaving out any one sample changes nothing",),
-        extra={"reference_images": len(reached)},
+        value=value,
+        n=len(counts.holding),
+        ci95=(low, min(high, 1.0)) if error > 0.0 else None,
+        interval=interval if error > 0.0 else None,
+        standard_error=error if error > 0.0 else None,
+        notes=notes,
+        extra={"reference_images": len(counts.held), **extra},
     )

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from metric_inputs import compute_one, coverage, feature_inputs
+from fresh_draws import share_of_intervals
+from metric_inputs import compute_one, feature_inputs
 
 from genbench.errors import UsageError
-from genbench.metrics.kid import KernelInceptionDistance, kernel_mean, mmd, polynomial_kernel, subset_mmds
+from genbench.metrics import kernel, kid
+from genbench.metrics.kernel import draw_subsets, kernel_mean, mmd, mmd_and_subsets, polynomial_kernel, subset_mmds
+from genbench.metrics.kid import FullKernelInceptionDistance, KernelInceptionDistance
 
 
 def naive_mmd(x, y):
@@ -18,24 +21,33 @@ def naive_mmd(x, y):
     return xx + yy - 2 * sum(k(a, b) for a in x for b in y) / (n * m)
 
 
+def full(x, y):
+    return compute_one(FullKernelInceptionDistance(), feature_inputs(x, y))
+
+
 def test_equals_naive_loops(rng):
     x, y = rng.normal(size=(11, 5)) + 0.5, rng.normal(size=(17, 5))
     assert mmd(x, y).value == pytest.approx(naive_mmd(x, y), rel=1e-10)
 
 
-def test_symmetric_and_free_of_order(rng):
-    x, y = rng.normal(size=(60, 5)) + 0.5, rng.normal(size=(80, 5))
-    assert mmd(x, y).value == pytest.approx(mmd(y, x).value, rel=1e-10)
-    assert mmd(rng.permutation(x), y).value == pytest.approx(mmd(x, y).value, rel=1e-10)
+def test_swapping_and_reordering_leave_all_pairs_alone(rng):
+    x, y = rng.normal(size=(600, 32)) * 1.1, rng.normal(size=(800, 32))
+    value = full(x, y).value
+    assert full(y, x).value == pytest.approx(value, rel=1e-9)
+    assert full(rng.permutation(x), rng.permutation(y)).value == pytest.approx(value, abs=1e-12)
+    assert value > 1e-4
 
 
 def test_blocks_change_nothing(rng, monkeypatch):
     x, y = rng.normal(size=(50, 4)), rng.normal(size=(70, 4)) + 1
-    whole = mmd(x, y)
-    monkeypatch.setattr("genbench.metrics.kid._BLOCK", 16)
-    parts = mmd(x, y)
+    draws = draw_subsets(50, 70, 6, 20, 2020)
+    whole, values = mmd_and_subsets(x, y, draws)
+    monkeypatch.setattr(kernel, "_BLOCK", 16)
+    parts, of_subsets = mmd_and_subsets(x, y, draws)
     for field in ("value", "zeta1", "zeta2", "cross"):
         assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-9)
+        assert getattr(mmd(x, y), field) == pytest.approx(getattr(whole, field), rel=1e-9)
+    np.testing.assert_allclose(of_subsets, values, rtol=1e-10)
 
 
 def test_unbiased_for_equal_distributions(rng):
@@ -62,7 +74,33 @@ def test_subsets_follow_the_documented_draws(rng):
     expected = [
         naive_mmd(x[draws.choice(30, 10, replace=False)], y[draws.choice(40, 10, replace=False)]) for _ in range(3)
     ]
-    np.testing.assert_allclose([m.value for m in subset_mmds(x, y, 3, 10)], expected, rtol=1e-9)
+    subsets = draw_subsets(30, 40, 3, 10, kid.SUBSET_SEED)
+    np.testing.assert_allclose([m.value for m in subset_mmds(x, y, subsets)], expected, rtol=1e-9)
+    np.testing.assert_allclose(mmd_and_subsets(x, y, subsets)[1], expected, rtol=1e-9)
+
+
+def test_both_routes_give_one_number(rng, monkeypatch):
+    """All pairs at once where that is cheaper, subset by subset for large sides; float32 features count as float64."""
+    x, y = rng.normal(size=(300, 8)).astype(np.float32) + 0.2, rng.normal(size=(260, 8)).astype(np.float32)
+    metric = KernelInceptionDistance(subsets=40, subset_size=100)
+    looked = []
+    monkeypatch.setattr(kid, "subset_mmds", lambda *a: looked.append(1) or subset_mmds(*a))
+    at_once = compute_one(metric, feature_inputs(x, y))
+    assert not looked
+    monkeypatch.setattr(kid, "_pairs_cost_less", lambda *_: False)
+    one_by_one = compute_one(metric, feature_inputs(x, y))
+    assert looked
+    assert one_by_one.value == pytest.approx(at_once.value, rel=1e-11)
+    assert one_by_one.extra["std_over_subsets"] == pytest.approx(at_once.extra["std_over_subsets"], rel=1e-9)
+    assert one_by_one.standard_error == pytest.approx(at_once.standard_error, rel=0.1)
+    as_float64 = compute_one(metric, feature_inputs(x.astype(np.float64), y.astype(np.float64)))
+    assert as_float64.value == pytest.approx(at_once.value, rel=1e-11)
+
+
+def test_large_sides_are_never_paired_in_full():
+    pair = feature_inputs(np.empty((50_000, 1)), np.empty((50_000, 1)))
+    pair = kid.FeaturePair(pair.samples.extract().features, pair.reference.extract().features)
+    assert not kid._pairs_cost_less(pair, 100, 1000)
 
 
 def test_kernel():
@@ -71,28 +109,56 @@ def test_kernel():
 
 def test_names_its_estimator(rng):
     inputs = feature_inputs(rng.normal(size=(60, 4)), rng.normal(size=(90, 4)))
-    full = compute_one(KernelInceptionDistance(), inputs)
-    assert full.estimator == "full" and "all pairs" in full.notes[0] and full.conditions == {"estimator": "full"}
+    shrunk = compute_one(KernelInceptionDistance(), inputs)
+    assert shrunk.estimator == "full" and shrunk.conditions == {"estimator": "full"}
+    assert "KID subset of 1000 shrunk to N = 60" in shrunk.notes[0] and "all pairs" in shrunk.notes[0]
     subsets = compute_one(KernelInceptionDistance(subsets=7, subset_size=20), inputs)
     assert subsets.estimator == "subset-7x20" and not subsets.notes
-    sides = (inputs.samples.features().features, inputs.reference.features().features)
-    assert full.value == pytest.approx(mmd(*sides).value)
+    whole = compute_one(FullKernelInceptionDistance(), inputs)
+    assert whole.estimator == "full" and not whole.notes and whole.value == shrunk.value
+    assert whole.ci95[1] - whole.value == pytest.approx(1.959964 * whole.standard_error, rel=1e-6)
 
 
-@pytest.mark.parametrize("metric", [KernelInceptionDistance(), KernelInceptionDistance(subsets=20, subset_size=50)])
+def test_one_look_at_the_pairs_serves_both_metrics(rng, monkeypatch):
+    monkeypatch.setattr(kid, "_SUBSET_SIZE", 30)
+    monkeypatch.setattr(kid, "_SUBSETS", 9)
+    inputs = feature_inputs(rng.normal(size=(60, 4)), rng.normal(size=(50, 4)))
+    whole = compute_one(FullKernelInceptionDistance(), inputs)
+    monkeypatch.setattr(kernel, "polynomial_kernel", None)
+    assert np.isfinite(compute_one(KernelInceptionDistance(subsets=9, subset_size=30), inputs).value)
+    assert whole.value == compute_one(FullKernelInceptionDistance(), inputs).value
+
+
 @pytest.mark.parametrize("shift", [0.0, 0.4])
-def test_interval_holds_the_expectation(rng, metric, shift):
-    y = rng.normal(size=(300, 8))
-    assert coverage(metric, lambda: feature_inputs(rng.normal(size=(150, 8)) + shift, y), repetitions=60) >= 0.88
+def test_interval_holds_the_expectation(rng, shift):
+    y = rng.normal(size=(200, 8))
+    metrics = [KernelInceptionDistance(subsets=10, subset_size=50), FullKernelInceptionDistance()]
+    held = share_of_intervals(metrics, lambda: feature_inputs(rng.normal(size=(100, 8)) + shift, y))
+    assert all(0.90 <= share <= 0.99 for share in held.values()), held
 
 
-def test_interval_of_subsets_is_not_too_wide(rng):
+def test_interval_of_large_sides_holds_the_expectation(rng, monkeypatch):
+    monkeypatch.setattr(kid, "_pairs_cost_less", lambda *_: False)
+    y = rng.normal(size=(200, 8))
+    metric = KernelInceptionDistance(subsets=5, subset_size=40)
+    held = share_of_intervals([metric], lambda: feature_inputs(rng.normal(size=(100, 8)) + 0.2, y))
+    assert 0.90 <= held["kid"] <= 0.99
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_interval_of_subsets_is_not_too_wide(rng, monkeypatch, at_once):
     """Equal distributions: the error is that of fresh draws, though each subset sees little of the reference."""
+    monkeypatch.setattr(kid, "_pairs_cost_less", lambda *_: at_once)
     y = rng.normal(size=(300, 8))
     metric = KernelInceptionDistance(subsets=20, subset_size=50)
     found = [compute_one(metric, feature_inputs(rng.normal(size=(150, 8)), y)) for _ in range(150)]
-    half = np.mean([e.ci95[1] - e.ci95[0] for e in found]) / 2
-    assert half == pytest.approx(1.96 * np.std([e.value for e in found]), rel=0.3)
+    assert np.mean([e.standard_error for e in found]) == pytest.approx(np.std([e.value for e in found]), rel=0.3)
+
+
+def test_one_subset_has_no_interval(rng):
+    inputs = feature_inputs(rng.normal(size=(60, 4)), rng.normal(size=(50, 4)))
+    found = compute_one(KernelInceptionDistance(subsets=1, subset_size=30), inputs)
+    assert found.ci95 is None and found.standard_error is None and "one subset" in found.notes[0]
 
 
 @pytest.mark.parametrize("options", [{"subsets": 0}, {"subset_size": 1}, {"subsets": 2.5}])
