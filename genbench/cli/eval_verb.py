@@ -41,7 +41,7 @@ statistics (mu, sigma). Protocols: {protocols}.
 @click.option("--metrics", metavar="A,B,...|all", help="Metrics by name.  [default: FID, KID, IS and the k-NN metrics]")
 @click.option("--protocol", default="tf1", show_default=True, metavar="NAME", help="Whose conventions to follow.")
 @click.option("--extractor", metavar="NAME", help="Feature network.  [default: the protocol's]")
-@click.option("--image-text", metavar="NAME", help="Image-text model of CLIP score.  [default: the extractor if it is one, or clip:ViT-B-32]")
+@click.option("--image-text", metavar="NAME", help="Of CLIP score.  [default: the extractor, or clip:ViT-B-32]")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="In place of the standard weights.")
 @click.option("--pairs", is_flag=True, help="Sample i belongs to reference image i (files: by name).")
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Axes of arrays, where the shape fits both.")

@@ -17,8 +17,9 @@ from genbench.metrics.embeddings import (
     share_of_ties,
     text_rows,
 )
+from genbench.metrics.estimates import share_estimate
 from genbench.metrics.options import require_count
-from genbench.metrics.statistics import blocks, wilson_interval
+from genbench.metrics.statistics import blocks
 
 _ROWS_AT_ONCE = 64
 
@@ -78,13 +79,8 @@ class ClipRPrecision(Metric):
             credit[part] = share_of_ties(fits[:, 0], fits[:, 1:])
         short = f"only {len(texts)} distinct prompts: {count} distractors in place of {self.distractors}"
         return [
-            Estimate(
-                value=float(credit.mean()),
-                n=len(credit),
-                ci95=wilson_interval(float(credit.sum()), len(credit)),
-                interval="Wilson over images",
-                estimator="mean",
-                per_image=credit,
+            share_estimate(
+                credit,
                 paired_by="prompt",
                 notes=(short,) if count < self.distractors else (),
                 extra={"candidates": count + 1, "chance": 1.0 / (count + 1)},
@@ -136,13 +132,8 @@ class ClipAccuracy(Metric):
         own = np.take_along_axis(fits, labels[:, None], 1)[:, 0]
         credit = share_of_ties(own, np.where(every == labels[:, None], -np.inf, fits))
         return [
-            Estimate(
-                value=float(credit.mean()),
-                n=len(credit),
-                ci95=wilson_interval(float(credit.sum()), len(credit)),
-                interval="Wilson over images",
-                estimator="mean",
-                per_image=credit,
+            share_estimate(
+                credit,
                 paired_by="prompt",
                 extra={"classes": classes, "chance": 1.0 / classes},
                 conditions={"classes": list(given.class_names)},

@@ -14,7 +14,7 @@ from genbench.api import Kind
 from genbench.errors import DataError
 from genbench.images import bits_per_dim
 from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NotApplicable
-from genbench.metrics.statistics import mean_interval
+from genbench.metrics.estimates import mean_estimate
 from genbench.record import MetricKind
 
 KINDS: dict[str, MetricKind] = {"exact": "exact", "lower_bound": "upper_bound", "estimate": "estimate"}
@@ -37,14 +37,11 @@ def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: flo
     if likelihood.standard_error is not None:
         noise = error_scale * float(np.sqrt(np.square(likelihood.standard_error).mean() / len(values)))
         extra["monte_carlo_error"] = noise
-    return Estimate(
-        value=float(values.mean()),
-        n=len(values),
-        ci95=mean_interval(values),
+    return mean_estimate(
+        values,
         interval="normal over images; their scatter includes the estimator's own noise",
-        kind=KINDS[likelihood.kind],
         estimator=likelihood.estimator,
-        per_image=values,
+        kind=KINDS[likelihood.kind],
         paired_by="test image",
         extra=extra,
     )

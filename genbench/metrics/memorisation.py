@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genbench.metrics.base import Estimate, Metric, MetricInputs
-from genbench.metrics.statistics import blocks, mean_interval, wilson_interval
+from genbench.metrics.estimates import mean_estimate, share_estimate
+from genbench.metrics.statistics import blocks
 
 _BLOCK = 512
 _REFERENCE_BLOCK = 8192
@@ -70,14 +71,8 @@ class NearestTrainDistance(Metric):
         """One estimate; ``extra["test_split"]`` is the same figure for test images."""
         samples, test = _samples_and_test(inputs)
         return [
-            Estimate(
-                value=float(samples.mean()),
-                n=len(samples),
-                ci95=mean_interval(samples),
-                interval="normal over samples",
-                estimator="mean",
-                per_image=samples,
-                extra={"test_split": float(test.mean())},
+            mean_estimate(
+                samples, bounds=(0.0, 1.0), interval="normal over samples", extra={"test_split": float(test.mean())}
             )
         ]
 
@@ -97,13 +92,9 @@ class MemorisedShare(Metric):
         threshold = float(np.quantile(test, self.quantile))
         near = (samples <= threshold).astype(np.float64)
         return [
-            Estimate(
-                value=float(near.mean()),
-                n=len(near),
-                ci95=wilson_interval(float(near.sum()), len(near)),
+            share_estimate(
+                near,
                 interval="Wilson over samples, threshold held fixed",
-                estimator="mean",
-                per_image=near,
                 extra={
                     "expected": self.quantile,
                     "test_split": float((test <= threshold).mean()),

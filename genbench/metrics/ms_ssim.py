@@ -17,7 +17,7 @@ import numpy as np
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, MetricInputs, NotApplicable, PairMetric
-from genbench.metrics.pair_estimate import mean_estimate
+from genbench.metrics.estimates import pair_estimate
 from genbench.metrics.similarity_maps import similarity_and_contrast
 from genbench.metrics.statistics import blocks
 
@@ -97,4 +97,4 @@ class MultiScaleSimilarity(PairMetric):
         Raises:
             NotApplicable: there are no pairs, or the images are too small.
         """
-        return [mean_estimate(self.scores(inputs), bounds=(0.0, 1.0), conditions={"protocol": "gaussian-11-piq"})]
+        return [pair_estimate(self.scores(inputs), bounds=(0.0, 1.0), conditions={"protocol": "gaussian-11-piq"})]

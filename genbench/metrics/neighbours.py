@@ -24,10 +24,11 @@ import numpy as np
 
 from genbench.metrics.balls import BallCounts, Convention, Inequality, Neighbours, count_balls, nearest_neighbours
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.metrics.estimates import mean_estimate, share_estimate
 from genbench.metrics.feature_pair import FeaturePair, feature_pair
 from genbench.metrics.occupancy import higher_order_share
 from genbench.metrics.options import require_choice, require_count
-from genbench.metrics.statistics import jackknife_error, mean_interval, normal_interval, wilson_interval
+from genbench.metrics.statistics import jackknife_error, normal_interval
 
 _COMMON = (Convention(3, "<="), Convention(5, "<"))
 """Counted together, since most ask for both."""
@@ -107,16 +108,8 @@ class Precision(NeighbourMetric):
         """One estimate; the reference, and so its balls, are held fixed."""
         counts = self.counts(inputs)
         inside = (counts.holding > 0).astype(np.float64)
-        return [
-            Estimate(
-                value=float(inside.mean()),
-                n=len(inside),
-                ci95=wilson_interval(float(inside.sum()), len(inside)),
-                interval="Wilson over samples",
-                per_image=inside,
-                notes=self.empty_balls(counts.empty_of_reference, inputs.reference.who),
-            )
-        ]
+        notes = self.empty_balls(counts.empty_of_reference, inputs.reference.who)
+        return [share_estimate(inside, interval="Wilson over samples", estimator="plug-in", notes=notes)]
 
 
 class Recall(NeighbourMetric):
@@ -147,17 +140,8 @@ class Density(NeighbourMetric):
         """One estimate; the reference, and so its balls, are held fixed."""
         counts = self.counts(inputs)
         share = counts.holding / self.k
-        return [
-            Estimate(
-                value=float(share.mean()),
-                n=len(share),
-                ci95=mean_interval(share),
-                interval="normal over samples",
-                standard_error=float(share.std(ddof=1)) / math.sqrt(len(share)),
-                per_image=share,
-                notes=self.empty_balls(counts.empty_of_reference, inputs.reference.who),
-            )
-        ]
+        notes = self.empty_balls(counts.empty_of_reference, inputs.reference.who)
+        return [mean_estimate(share, interval="normal over samples", estimator="plug-in", notes=notes)]
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, MetricInputs, NotApplicable, PairMetric
+from genbench.metrics.estimates import pair_estimate
 from genbench.metrics.options import require_choice
-from genbench.metrics.pair_estimate import mean_estimate
 from genbench.metrics.statistics import blocks
 from genbench.weights import LocatedWeights, locate
 from genbench.weights.tensors import load_into, read_tensors
@@ -216,10 +216,10 @@ class PerceptualSimilarity(PairMetric):
         values = self.scores(inputs)
         weights, heads = self.weights()
         return [
-            mean_estimate(
+            pair_estimate(
                 values,
                 bounds=(0.0, np.inf),
-                notes=[located.note for located in (weights, heads) if located.note],
+                notes=tuple(located.note for located in (weights, heads) if located.note),
                 conditions={
                     "protocol": "lpips-v0.1",
                     "weights_sha256": weights.sha256,

@@ -17,7 +17,7 @@ import numpy as np
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, MetricInputs, NotApplicable, PairMetric
-from genbench.metrics.pair_estimate import mean_estimate
+from genbench.metrics.estimates import pair_estimate
 
 PEAK = 255.0
 
@@ -87,7 +87,7 @@ class PeakSignalToNoiseRatio(_SquaredDifference):
         if len(finite) == 0:
             raise NotApplicable("the images of every pair are identical, so that PSNR is infinite")
         note = f"{identical} of {len(values)} pairs are identical (infinite PSNR) and left out of the mean"
-        found = mean_estimate(finite, notes=(note,) if identical else (), extra={"identical_images": identical})
+        found = pair_estimate(finite, notes=(note,) if identical else (), extra={"identical_images": identical})
         return [replace(found, n=len(values), per_image=values)]
 
 
@@ -113,7 +113,7 @@ class PooledPeakSignalToNoiseRatio(_SquaredDifference):
             raise NotApplicable("the images of every pair are identical, so that PSNR is infinite")
         shares = decibels(pooled) - 10.0 / math.log(10.0) * (errors / pooled - 1.0)
         identical = int((errors == 0).sum())
-        found = mean_estimate(
+        found = pair_estimate(
             shares, estimator="pooled", interval="delta method over images", extra={"identical_images": identical}
         )
         return [replace(found, value=float(decibels(pooled)))]

@@ -15,8 +15,8 @@ import numpy as np
 
 from genbench.errors import DataError
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable, PairMetric
+from genbench.metrics.estimates import pair_estimate
 from genbench.metrics.options import require_choice, require_count
-from genbench.metrics.pair_estimate import mean_estimate
 from genbench.metrics.similarity_maps import similarity_and_contrast
 from genbench.metrics.statistics import normal_interval
 
@@ -102,7 +102,7 @@ class StructuralSimilarity(PairMetric):
             NotApplicable: there are no pairs, or the window does not fit.
         """
         protocol = {"protocol": f"gaussian-{self.window}"}
-        return [mean_estimate(self.scores(inputs), bounds=(-1.0, 1.0), conditions=protocol)]
+        return [pair_estimate(self.scores(inputs), bounds=(-1.0, 1.0), conditions=protocol)]
 
 
 @dataclass(frozen=True)

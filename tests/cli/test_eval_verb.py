@@ -204,7 +204,7 @@ def with_result(samples, **more):
 
 def test_prompts_offline(capfd, tmp_path):
     samples = digits_folder(tmp_path / "samples", count=50)
-    names = "zero one two three four five six seven eight nine".split()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     labels = load_dataset("digits").test.labels[:50]
     (tmp_path / "prompts.txt").write_text("\n".join(f"the handwritten digit {names[label]}" for label in labels))
     arguments = ["eval", samples, "--extractor", "digits-clip", "--metrics", "clip_score,clip_r_precision"]
