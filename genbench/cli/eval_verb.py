@@ -55,6 +55,7 @@ statistics (mu, sigma). Protocols: {protocols}.
     "--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Unreadable images."
 )
 @click.option("--no-cache", is_flag=True, help="Neither use nor keep the reference's features.")
+@click.option("--verify", is_flag=True, help="Hash all files in full; sizes and times are not enough.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write the result here.")
 def command(
     samples: str,
@@ -74,6 +75,7 @@ def command(
     seed: int,
     on_error: str,
     no_cache: bool,
+    verify: bool,
     json_file: Path | None,
 ) -> int:
     """Score SAMPLES against REFERENCE, with a 95 % interval for every value."""
@@ -102,6 +104,7 @@ def command(
             seed=seed,
             on_error=on_error,  # type: ignore[arg-type]
             cache=not no_cache,
+            verify=verify,
             progress=progress,
         )
     if json_file is not None:

@@ -41,6 +41,7 @@ def command() -> None:
 @click.option("--spatial", is_flag=True, help="Also of the spatial features of sFID.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Changes no number.")
+@click.option("--verify", is_flag=True, help="Hash all images in full; sizes and times are not enough.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.npz", help="Also write mu and sigma there.")
 def make(
     source: str,
@@ -51,6 +52,7 @@ def make(
     spatial: bool,
     device: str,
     batch_size: int,
+    verify: bool,
     out: Path | None,
 ) -> int:
     """Statistics of the features of all images of SOURCE, computed unless they are in the cache.
@@ -87,6 +89,7 @@ def make(
             features=features,
             spatial=spatial,
             batch_size=batch_size,
+            verify=verify,
             progress=report,
         )
     stored = made.stored

@@ -42,6 +42,7 @@ def evaluate(
     seed: int = 0,
     on_error: OnError = "fail",
     cache: bool = True,
+    verify: bool = False,
     progress: Progress | None = None,
 ) -> EvalResult:
     """Score images.
@@ -64,6 +65,7 @@ def evaluate(
         seed: of what is drawn at random beyond the protocols' own seeds.
         on_error: "skip" leaves unreadable images out and counts them; "fail" stops at the first.
         cache: whether the reference's features are kept for the next evaluation.
+        verify: hash files in full even where their sizes and times say that they are those hashed before.
         progress: called with (stage, images done, images in all or None).
 
     Raises:
@@ -90,6 +92,7 @@ def evaluate(
         seed=seed,
         on_error=on_error,
         cache=cache,
+        verify=verify,
         progress=progress,
     )
     if isinstance(source, StatisticsSource):
@@ -97,18 +100,18 @@ def evaluate(
     elif pairs:
         _read_pairs(evaluator, source, other, on_error, batch_size, Report(report, "pairs", source.length))
     else:
-        _read_samples(evaluator, source, on_error, Report(report, "samples", source.length))
+        _read_samples(evaluator, source, on_error, verify, Report(report, "samples", source.length))
     evaluator.note_seconds("samples", time.perf_counter() - start)
     return evaluator.compute()
 
 
-def _read_samples(evaluator: Evaluator, source: ImageSource, on_error: OnError, report: Report) -> None:
+def _read_samples(evaluator: Evaluator, source: ImageSource, on_error: OnError, verify: bool, report: Report) -> None:
     seen = Observations()
     for image in source.images(on_error, seen):
         evaluator.add(image)
         report(1)
     evaluator.collected().seen = seen
-    evaluator.describe(source, source.fingerprint())
+    evaluator.describe(source, source.fingerprint(verify=verify))
 
 
 def _read_pairs(

@@ -84,6 +84,7 @@ class Evaluator:
         seed: int = 0,
         on_error: OnError = "fail",
         cache: bool = True,
+        verify: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """See `genbench.evaluate` for the arguments; nothing is read but the networks' weights.
@@ -106,7 +107,8 @@ class Evaluator:
             raise UsageError(f"The batch size must be at least 1, got {batch_size}.")
         self._reference = reference
         self._progress = progress or silent
-        self._batch_size, self._seed, self._on_error, self._cache = batch_size, seed, on_error, cache
+        self._batch_size, self._seed, self._on_error = batch_size, seed, on_error
+        self._cache, self._verify = cache, verify
         self._class_names = tuple(class_names)
         self._progress("loading networks", 0, None)
         loading = ExtractorOptions(
@@ -215,7 +217,14 @@ class Evaluator:
             source = open_source(self._reference)
             report = Report(self._progress, "reference", getattr(source, "length", None))
             self._prepared = prepare_reference(
-                source, self.plan, self._networks.extractor, self._batch_size, self._on_error, self._cache, report
+                source,
+                self.plan,
+                self._networks.extractor,
+                self._batch_size,
+                self._on_error,
+                use_cache=self._cache,
+                verify=self._verify,
+                progress=report,
             )
             self._seconds["reference"] = time.perf_counter() - start
         return self._prepared

@@ -135,6 +135,5 @@ def _reference(given: Any, plan: Plan, load: Callable[[], FeatureExtractor], bat
     source = open_source(given)
     extractor = None if isinstance(source, StatisticsSource) else load()
     length = getattr(source, "length", None)
-    return prepare_reference(
-        source, plan, extractor, batch_size, "fail", True, Report(report, "reference", length)
-    ).side
+    progress = Report(report, "reference", length)
+    return prepare_reference(source, plan, extractor, batch_size, "fail", use_cache=True, progress=progress).side

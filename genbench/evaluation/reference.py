@@ -66,7 +66,9 @@ def prepare_reference(
     extractor: FeatureExtractor | None,
     batch_size: int,
     on_error: OnError,
+    *,
     use_cache: bool,
+    verify: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Read the reference, or find what was read before under the same content, weights and preprocessing.
@@ -78,7 +80,7 @@ def prepare_reference(
         info = SideInfo(name=source.name, kind=source.kind, count=source.count, fingerprint=source.fingerprint())
         return Prepared(statistics_side(WHO, source), info)
     wanted = Wanted.by(plan.needs, samples=False)
-    fingerprint = source.fingerprint()
+    fingerprint = source.fingerprint(verify=verify)
     brings_statistics = plan.protocol.name == "adm" and source.statistics is not None
     cacheable = use_cache and wanted.network and not brings_statistics
     cache = StatisticsCache() if cacheable and "labels" not in plan.needs else None

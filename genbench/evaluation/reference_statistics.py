@@ -39,6 +39,7 @@ def make_statistics(
     features: bool = False,
     spatial: bool = False,
     batch_size: int = 64,
+    verify: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Made:
     """Statistics of all images of a source, kept in the cache for evaluations to find.
@@ -50,6 +51,7 @@ def make_statistics(
         features: keep all features, for KID and the nearest-neighbour metrics; of small sets they are kept anyway.
         spatial: also keep mean and covariance of the spatial features, for sFID.
         batch_size: images at once.
+        verify: hash the images in full even where sizes and times say that they are those hashed before.
         progress: called with the number of images done since the last call.
 
     Raises:
@@ -58,7 +60,7 @@ def make_statistics(
     """
     if isinstance(source, StatisticsSource):
         raise UsageError(f"{source.name}: these are statistics already. Give images.")
-    fingerprint = source.fingerprint()
+    fingerprint = source.fingerprint(verify=verify)
     if fingerprint is None:
         raise UsageError(f"{source.name}: can be read only once, so that nothing can find its statistics again.")
     found = cache.find(fingerprint, extractor.identity)

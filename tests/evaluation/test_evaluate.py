@@ -14,6 +14,7 @@ import genbench
 from genbench.errors import DataError, UsageError
 from genbench.evaluation import collect
 from genbench.evaluation.result import read_result, write_result
+from genbench.sources.folder import FolderSource
 
 SMALL = {"kid": {"subsets": 5, "subset_size": 20}, "inception_score": {"splits": 2}}
 METRICS = ("fid", "kid", "is", "precision", "recall", "density", "coverage")
@@ -332,3 +333,18 @@ def test_processes_change_nothing(sides, processes):
         for part in pool.map(collect_share, shares):
             evaluator.merge(part)
     assert values(evaluator.compute()) == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_file_that_lies_about_its_times_is_found_by_verify(sides, tmp_path, monkeypatch):
+    """The memo of hashes is trusted for unchanged sizes and times, and read anew under ``verify``."""
+    samples, reference = sides
+    folder = save(tmp_path / "ref", reference)
+    asked = []
+    fingerprint = FolderSource.fingerprint
+    monkeypatch.setattr(
+        FolderSource, "fingerprint", lambda self, verify=False: asked.append(verify) or fingerprint(self, verify=verify)
+    )
+    run(samples, folder, ("fid",))
+    run(samples, folder, ("fid",), verify=True)
+    run(folder, samples, ("fid",), verify=True)
+    assert asked == [False, True, True]
