@@ -250,7 +250,7 @@ class Evaluator:
         inputs = self._inputs(collection, reference)
         metrics, arrays = score_metrics(inputs, self.plan.metrics, self._comparable(reference))
         self._seconds["metrics"] = time.perf_counter() - start
-        info = self._info or SideInfo(name="samples", kind="stream", count=collection.count)
+        info = self._info or side_info(None, collection, None)
         result = EvalResult(
             genbench_version=__version__,
             samples=info,

@@ -34,11 +34,11 @@ class Prepared:
     collection: Collection | None = None
 
 
-def side_info(source: ImageSource, found: Collection, fingerprint: str | None) -> SideInfo:
-    """What the result says of a side that was read."""
+def side_info(source: ImageSource | None, found: Collection, fingerprint: str | None) -> SideInfo:
+    """What the result says of a side that was read, from ``source`` or from parts that came one by one."""
     return SideInfo(
-        name=source.name,
-        kind=source.kind,
+        name="samples" if source is None else source.name,
+        kind="stream" if source is None else source.kind,
         count=found.count,
         fingerprint=fingerprint,
         formats=dict(found.seen.formats),

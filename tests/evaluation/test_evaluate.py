@@ -348,3 +348,32 @@ def test_a_file_that_lies_about_its_times_is_found_by_verify(sides, tmp_path, mo
     run(samples, folder, ("fid",), verify=True)
     run(folder, samples, ("fid",), verify=True)
     assert asked == [False, True, True]
+
+
+def test_merged_parts_say_what_the_whole_says(rng):
+    """Labels, prompts, warnings and the description of the input survive a merge, in whatever order parts arrive."""
+    samples = pictures(rng, 30)
+    samples[3], samples[20], samples[25] = 90, samples[7], samples[28]
+    labels = np.arange(30) % 3
+    prompts = [f"brightness {image.mean() / 255:.3f}" for image in samples]
+    reference = [(image, i % 3) for i, image in enumerate(pictures(rng, 40))]
+    metrics, models = ["fid_per_class", "clip_score", "clip_r_precision"], {"image_text": WordModel()}
+
+    def part(rows, index=None):
+        evaluator = genbench.Evaluator(reference, metrics, extractor=PixelExtractor(), prompts=True, **models)
+        texts = [prompts[i] for i in rows]
+        evaluator.update(samples[rows], labels=labels[rows], prompts=texts, index=index)
+        return evaluator
+
+    whole = part(np.arange(30)).compute()
+    following = part(np.arange(12))
+    following.merge(part(np.arange(12, 30)).collected())
+    order = rng.permutation(30)
+    placed = part(order[:11], order[:11])
+    placed.merge(part(order[11:], order[11:]).collected())
+    for merged in (following.compute(), placed.compute()):
+        assert values(merged) == pytest.approx(values(whole), rel=1e-6)
+        assert merged.warnings == whole.warnings and {"duplicates", "nearly-constant"} <= codes(merged)
+        assert merged.samples == whole.samples and merged.samples.sizes == {"16x16": 30}
+        for name, scores in whole.scores.items():
+            assert merged.scores[name] == pytest.approx(scores, rel=1e-6), name
