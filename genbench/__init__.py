@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from genbench.evaluation.evaluate import evaluate as evaluate
     from genbench.evaluation.evaluator import Evaluator as Evaluator
 
+__all__ = ["Evaluator", "__version__", "evaluate"]
+
 _LAZY = {"evaluate": "genbench.evaluation.evaluate", "Evaluator": "genbench.evaluation.evaluator"}
 
 
@@ -20,3 +22,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -4,6 +4,8 @@ Each stands for a tool that people quote numbers from (or a group of tools that 
 result's ``comparable``, so that no two protocols share a column.
 
 KID is 100 subsets of 1000 everywhere; tools differ by the generator that draws them (see `genbench.metrics.kid`).
+IS under ``torchmetrics`` is over its chunks but in the order of ``RandomState(2020)``: its own permutation comes from
+torch's global generator, so that its number depends on what was drawn before, by less than the spread over splits.
 Precision and recall are k = 3 with <= but for ``dgm``, density and coverage k = 5 with < everywhere. Beyond that, ADM's
 evaluator rounds its distances to float16, and dgm-eval draws 10 000 images a side for these four.
 """
@@ -25,7 +27,8 @@ class Protocol:
     """equals: the tool (and its version) that gives the same numbers. preprocessing: of InceptionV3.
 
     extractor: used where none is named. options: settings of metrics by name, over the metrics' own defaults.
-    num_samples: what published numbers under this protocol use; fewer is a warning.
+    image_text: image-text model of the CLIP metrics where the tool has one of its own. num_samples: what published
+    numbers under this protocol use; fewer is a warning.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Protocol:
     preprocessing: str
     extractor: str = "inception-v3"
     options: MetricOptions = field(default_factory=lambda: MappingProxyType({}))
+    image_text: str | None = None
     num_samples: int = 50_000
 
 
@@ -63,14 +67,15 @@ PROTOCOLS = {
         Protocol(
             "torchmetrics",
             equals="torchmetrics 1.9",
-            summary="bilinear resize with antialias; IS over chunks in given order, ddof 1; CLIP score 100 cos",
+            summary="bilinear resize with antialias; IS over permuted chunks, ddof 1; CLIP score 100 cos",
             preprocessing="torchmetrics",
             options=MappingProxyType(
                 {
-                    "inception_score": {"order": "given", "bounds": "chunk", "ddof": 1},
+                    "inception_score": {"order": "permuted", "bounds": "chunk", "ddof": 1},
                     "clip_score": {"prefix": "", "scale": 100.0, "clamp": "mean"},
                 }
             ),
+            image_text="clip:ViT-L-14",
         ),
         Protocol(
             "adm",

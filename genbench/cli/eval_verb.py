@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,13 +44,22 @@ statistics (mu, sigma). Protocols: {protocols}.
 @click.option("--image-text", metavar="NAME", help="Of CLIP score.  [default: the extractor, or clip:ViT-B-32]")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="In place of the standard weights.")
 @click.option("--pairs", is_flag=True, help="Sample i belongs to reference image i (files: by name).")
+@click.option("--pairs-by-order", is_flag=True, help="Match pairs by order where file names differ.")
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), help="Axes of arrays, where the shape fits both.")
 @click.option("--prompts", type=click.Path(path_type=Path), metavar="FILE", help="One text for each sample.")
 @click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="One class for each sample.")
+@click.option(
+    "--option",
+    "settings",
+    multiple=True,
+    metavar="METRIC.NAME=VALUE",
+    help="A metric's setting: ssim.window=7.",
+)
+@click.option("--data-root", type=click.Path(path_type=Path), help="Where named sets lie (or GENBENCH_DATA_ROOT).")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Changes no number.")
 @click.option("--precision", type=click.Choice(["float32", "tf32", "bfloat16"]), default="float32", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="Of metrics that draw at random, in place of their own.")
 @click.option(
     "--on-error", type=click.Choice(["fail", "skip"]), default="fail", show_default=True, help="Unreadable images."
 )
@@ -66,13 +75,16 @@ def command(
     image_text: str | None,
     weights: Path | None,
     pairs: bool,
+    pairs_by_order: bool,
     layout: str | None,
     prompts: Path | None,
     labels: Path | None,
+    settings: tuple[str, ...],
+    data_root: Path | None,
     device: str,
     batch_size: int,
     precision: str,
-    seed: int,
+    seed: int | None,
     on_error: str,
     no_cache: bool,
     verify: bool,
@@ -89,15 +101,18 @@ def command(
         result = evaluate(
             samples,
             reference,
-            None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()],
+            metrics,
             protocol=protocol,
             extractor=extractor,
             image_text=image_text,
             weights=weights,
-            pairs=pairs,
+            pairs=pairs or pairs_by_order,
+            by_order=pairs_by_order,
             layout=layout,  # type: ignore[arg-type]
             prompts=prompts,
             labels=labels,
+            options=parse_settings(settings),
+            data_root=data_root,
             device=str(resolve_device(device)),
             batch_size=batch_size,
             precision=precision,  # type: ignore[arg-type]
@@ -111,6 +126,30 @@ def command(
         write_result(json_file, result)
     show(result)
     return 0 if all(metric.status != "failed" for metric in result.metrics) else 1
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``METRIC.NAME=VALUE`` texts to options by metric; values are TOML, or else text.
+
+    Raises:
+        UsageError: a text of another form.
+    """
+    import tomllib
+
+    from genbench.errors import UsageError
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        metric, dot, name = key.partition(".")
+        if not (equals and dot and metric and name):
+            raise UsageError(f"--option {text}: expected METRIC.NAME=VALUE, such as ssim.window=7.")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        found.setdefault(metric, {})[name] = parsed
+    return found
 
 
 def _check_target(path: Path) -> None:
@@ -159,7 +198,7 @@ def _side(info: object) -> str:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Yield a progress function: one bar a stage, on a terminal's standard error; lines where that is a file."""
+    """Yield a progress function: one bar a stage, on a terminal's standard error; silent where that is a file."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -77,6 +77,6 @@ def main(arguments: list[str] | None = None) -> None:
         )
         status = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("Interrupted; the state is saved. The same command goes on from here.", err=True)
+        click.echo("Interrupted. Files are whole; a run goes on from here with the same command.", err=True)
         status = 130
     sys.exit(status if isinstance(status, int) else 0)

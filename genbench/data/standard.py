@@ -186,10 +186,11 @@ def _downloaded(name: str, roots: list[Path], cache: Path) -> Path:
                 fetched.replace(target)
     except (OSError, RuntimeError, HTTPException) as error:
         reason = " ".join(str(error).split())
-        looked = ", ".join(str(root) for root in roots) or "no data root was given"
+        places = ", ".join(str(root) for root in roots)
+        looked = f"looked in {places}" if places else "neither GENBENCH_DATA_ROOT nor --data-root names a folder"
         raise DataError(
-            f"{name} is not on this machine (looked in: {looked}) and could not be downloaded: {reason}. "
-            f"{by_hand} and give --data-root DIR, or set GENBENCH_DATA_ROOT=DIR."
+            f"{name} was not found on this machine ({looked}) and could not be downloaded: {reason}. "
+            f"{by_hand} and set GENBENCH_DATA_ROOT=DIR, or give --data-root DIR."
         ) from None
     return target
 

@@ -7,18 +7,21 @@ so that small sets get the exact low-rank distance, and become moments when ther
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from genbench.errors import DataError
-from genbench.evaluation.pairing import PairScores
+from genbench.evaluation.pairing import MAX_WAITING_BATCHES, PairScores, fullest
 from genbench.features.base import FeatureExtractor, Features
 from genbench.features.image_text import ImageTextModel
 from genbench.metrics.base import Need, Side
 from genbench.metrics.frechet_stream import FrechetStream
+from genbench.metrics.moments import Moments
+from genbench.metrics.sides import check_features
 from genbench.sources.base import Observations, SourceImage
 
 Progress = Callable[[int], None]
@@ -40,9 +43,12 @@ class Wanted:
 
     @classmethod
     def by(cls, needs: frozenset[Need], *, samples: bool) -> Wanted:
-        """What metrics with these needs look at, of the samples or of the reference."""
+        """What metrics with these needs look at, of the samples or of the reference.
+
+        Spatial features bring moments of the others with them: nothing is kept of a reference without those.
+        """
         return cls(
-            moments="moments" in needs,
+            moments=bool(needs & {"moments", "spatial"}),
             features="features" in needs,
             logits=samples and "logits" in needs,
             spatial="spatial" in needs,
@@ -60,7 +66,8 @@ class Collection:
     """What was collected of one side; parts of it merge. Rows are in the order of ``index``, once sorted.
 
     placed: whether the caller said where each image stands; parts that were not placed follow one another. hashes: how
-    often each image occurs, for the first of them. constant: images with next to no contrast.
+    often each image occurs, for the first of them. constant: images with next to no contrast. identity: of the metrics,
+    their options and the networks; parts of unlike identity do not merge.
     """
 
     wanted: Wanted
@@ -77,15 +84,16 @@ class Collection:
     seen: Observations = field(default_factory=Observations)
     hashes: dict[int, int] = field(default_factory=dict)
     constant: int = 0
+    identity: str = ""
 
     def merge(self, other: Collection) -> None:
         """Add what ``other`` collected.
 
         Raises:
-            DataError: it was collected for other metrics.
+            DataError: it was collected for other metrics or by other networks, only one of both was placed, or both
+                have an image at one position. Nothing is added then.
         """
-        if other.wanted != self.wanted:
-            raise DataError("Parts of an evaluation that were collected for different metrics cannot be merged.")
+        self._check_mergeable(other)
         shift = 0 if other.placed else self.count
         self.count += other.count
         self.placed = self.placed or other.placed
@@ -108,6 +116,20 @@ class Collection:
         self.seen.transparent += other.seen.transparent
         self.seen.sixteen_bit += other.seen.sixteen_bit
         self.spill()
+
+    def _check_mergeable(self, other: Collection) -> None:
+        if (other.wanted, other.identity) != (self.wanted, self.identity):
+            raise DataError(
+                "Parts of an evaluation that were collected for different metrics, options, protocols or weights "
+                "cannot be merged. Make all evaluators with the same arguments."
+            )
+        if self.count and other.count and other.placed != self.placed:
+            raise DataError(
+                "A part whose images were given positions (index) cannot be merged with one whose images were not: "
+                "where the latter stand is not known. Give index in every update, or in none."
+            )
+        if self.placed and other.placed:
+            _check_positions([*self.positions, *other.positions])
 
     def observed(self) -> dict[str, int]:
         """Counts that warnings come from, to be kept with statistics."""
@@ -140,9 +162,15 @@ class Collection:
             self.index = []
 
     def ordered(self, name: str) -> np.ndarray | None:
-        """The rows of this name in the images' order, or None where there are none."""
+        """The rows of this name in the images' order, or None where there are none.
+
+        Raises:
+            DataError: two images at one position.
+        """
         if not self.rows.get(name):
             return None
+        if self.placed:
+            _check_positions(self.positions)
         rows = np.concatenate(self.rows[name])
         order = np.argsort(np.concatenate(self.index), kind="stable")
         return rows if (order == np.arange(len(order))).all() else rows[order]
@@ -161,8 +189,25 @@ class Collection:
             return None
         return tuple(str(self.prompts[i]) for i in np.argsort(self.positions, kind="stable"))
 
+    def class_counts(self, class_names: tuple[str, ...] = ()) -> dict[str, int]:
+        """Images by class, 0 where a class has none; a class without a name goes by its number.
+
+        Empty unless all images have a label.
+        """
+        labels = self.known_labels()
+        if labels is None:
+            return {}
+        found = Counter(name_of(label, class_names) for label in labels.tolist())
+        return {**dict.fromkeys(class_names, 0), **found}
+
     def side(self, who: str, class_names: tuple[str, ...] = ()) -> Side:
-        """This collection as metrics see it."""
+        """This collection as metrics see it.
+
+        Raises:
+            DataError: two images at one position.
+        """
+        if self.placed:
+            _check_positions(self.positions)
         side = Side(who, self.count, labels=self.known_labels(), class_names=class_names)
         if self.stream is not None:
             whole = _filled(self.stream.copy(), self.rows.get("features", []))
@@ -172,8 +217,12 @@ class Collection:
             side.given_spatial_moments, side.sampled_spatial = spatial.moments, spatial.rows
         if self.rows.get("features") and self.stream is None:
             side.extract = self._features
-        else:
-            side.given_logits = self.ordered("logits")
+            return side
+        side.given_logits = self.ordered("logits")
+        alone = self.ordered("spatial") if self.spatial_stream is None else None
+        if alone is not None:
+            check_features(alone, who)
+            side.given_spatial_moments, side.sampled_spatial = Moments.of(alone), alone
         return side
 
     def _features(self) -> Features:
@@ -184,9 +233,22 @@ class Collection:
 
 def _merged(a: FrechetStream | None, b: FrechetStream | None) -> FrechetStream | None:
     if a is None or b is None:
-        return a or b
+        return b.copy() if a is None and b is not None else a
     a.merge(b)
     return a
+
+
+def _check_positions(positions: Sequence[int]) -> None:
+    twice = next((position for position, times in Counter(positions).items() if times > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"Two images have position {twice}. Give each index once: let each process take samples of its own."
+        )
+
+
+def name_of(label: int, class_names: Sequence[str]) -> str:
+    """The name of a class, or its number where it has no name."""
+    return class_names[label] if 0 <= label < len(class_names) else str(label)
 
 
 def _drained(stream: FrechetStream | None, blocks: list[np.ndarray]) -> FrechetStream | None:
@@ -202,7 +264,10 @@ def _filled(stream: FrechetStream, blocks: list[np.ndarray]) -> FrechetStream:
 
 
 class Collector:
-    """Feeds images to the networks in batches of equal size, and keeps what the metrics need."""
+    """Feeds images to the networks in batches of one shape, and keeps what the metrics need.
+
+    Images wait until there is a batch of their shape, but at most `MAX_WAITING_BATCHES` batches of all shapes together.
+    """
 
     def __init__(
         self,
@@ -211,17 +276,25 @@ class Collector:
         image_text: ImageTextModel | None = None,
         batch_size: int = 64,
         progress: Progress | None = None,
+        identity: str = "",
     ) -> None:
-        self.collection = Collection(wanted)
+        self.collection = Collection(wanted, identity=identity)
         self._extractor, self._image_text = extractor, image_text
         self._batch_size, self._progress = batch_size, progress
         self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+        self._held = 0
 
     def add(self, image: SourceImage, position: int | None = None) -> None:
-        """Take one image; ``position`` (by default the next one) decides where its rows stand in the end."""
+        """Take one image; ``position`` (by default the next one) decides where its rows stand in the end.
+
+        Raises:
+            DataError: a position, where images before had none, or the other way round.
+        """
         found = self.collection
+        if found.count and found.placed != (position is not None):
+            raise DataError("Some images have positions (index), others not. Give index in every update, or in none.")
         place = found.count if position is None else position
-        found.placed = found.placed or position is not None
+        found.placed = position is not None
         found.count += 1
         found.positions.append(place)
         found.labels.append(image.label)
@@ -229,8 +302,11 @@ class Collector:
         self._look_at(image.pixels)
         waiting = self._waiting.setdefault(image.pixels.shape, [])
         waiting.append((place, image.pixels))
+        self._held += 1
         if len(waiting) == self._batch_size:
             self._run(image.pixels.shape)
+        elif self._held > MAX_WAITING_BATCHES * self._batch_size:
+            self._run(fullest(self._waiting))
 
     def finish(self) -> Collection:
         """Run what still waits for a full batch; more images may follow."""
@@ -248,6 +324,7 @@ class Collector:
 
     def _run(self, shape: tuple[int, ...]) -> None:
         waiting = self._waiting.pop(shape)
+        self._held -= len(waiting)
         index = np.array([place for place, _ in waiting], dtype=np.int64)
         images = np.stack([pixels for _, pixels in waiting])
         wanted, found = self.collection.wanted, dict[str, Any]()

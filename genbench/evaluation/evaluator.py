@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import numpy as np
 
 from genbench import __version__
-from genbench.environment import describe_environment
+from genbench.environment import describe_environment, resolve_device
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.collect import Collection, Collector, Wanted
 from genbench.evaluation.pairing import PairCollector
 from genbench.evaluation.plan import Plan, make_plan
 from genbench.evaluation.progress import Progress, Report, silent
-from genbench.evaluation.reference import Prepared, align_labels, prepare_reference, side_info, statistics_side
+from genbench.evaluation.reference import (
+    Prepared,
+    align_labels,
+    check_made_with,
+    prepare_reference,
+    side_info,
+    statistics_side,
+)
 from genbench.evaluation.result import EvalResult, SideInfo, with_scores
-from genbench.evaluation.warn import all_warnings
+from genbench.evaluation.warn import Read, all_warnings
 from genbench.features import ExtractorOptions, FeatureExtractor, Precision, load_extractor
 from genbench.features.image_text import ImageTextModel, load_image_text
+from genbench.files import hash_value
 from genbench.metrics.base import ImageText, MetricInputs
 from genbench.metrics.scoring import score_metrics
-from genbench.sources import ImageSource, Pairing, StatisticsSource, open_source
+from genbench.sources import ImageSource, Pairing, StatisticsSource, match_pairs, open_source
 from genbench.sources.base import OnError, SourceImage
 
 
@@ -49,9 +59,14 @@ class Networks:
         Raises:
             UsageError, DataError: unknown names, or weights that are missing or unfit; says what to do.
         """
+        if options.weights is not None and plan.extractor is None and plan.image_text is None:
+            raise UsageError(f"No metric runs a network that {options.weights} could be of: leave the weights out.")
         text_options = options if plan.extractor is None else replace(options, weights=None)
+        one = plan.extractor is not None and plan.extractor == plan.image_text and image_text is None
         if isinstance(extractor, str) or extractor is None:
             extractor = None if plan.extractor is None else load_extractor(plan.extractor, options)
+        if one and hasattr(extractor, "encode_texts"):
+            image_text = cast(ImageTextModel, extractor)
         if isinstance(image_text, str) or image_text is None:
             image_text = None if plan.image_text is None else load_image_text(plan.image_text, text_options)
         return cls(extractor, image_text)
@@ -68,7 +83,7 @@ class Evaluator:
     def __init__(
         self,
         reference: Any = None,
-        metrics: Sequence[str] | None = None,
+        metrics: Sequence[str] | str | None = None,
         *,
         protocol: str = "tf1",
         extractor: str | FeatureExtractor | None = None,
@@ -77,11 +92,13 @@ class Evaluator:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         pairs: bool = False,
         prompts: bool = False,
+        text_by_default: bool = False,
+        labels: bool = True,
         class_names: Sequence[str] = (),
-        device: str = "cpu",
+        device: str = "auto",
         batch_size: int = 64,
         precision: Precision = "float32",
-        seed: int = 0,
+        seed: int | None = None,
         on_error: OnError = "fail",
         cache: bool = True,
         verify: bool = False,
@@ -100,16 +117,21 @@ class Evaluator:
             options=options,
             pairs=pairs,
             prompts=prompts,
+            labels=labels,
+            reference=reference is not None,
+            text_by_default=text_by_default,
+            seed=seed,
         )
-        if self.plan.reference_needed and reference is None:
-            raise UsageError("These metrics compare with a reference: give REFERENCE (images or statistics).")
         if batch_size < 1:
             raise UsageError(f"The batch size must be at least 1, got {batch_size}.")
+        if seed is not None and seed < 0:
+            raise UsageError(f"The seed must not be negative, got {seed}.")
+        device = str(resolve_device(device))
         self._reference = reference
         self._progress = progress or silent
-        self._batch_size, self._seed, self._on_error = batch_size, seed, on_error
+        self._batch_size, self._seed, self._on_error = batch_size, seed or 0, on_error
         self._cache, self._verify = cache, verify
-        self._class_names = tuple(class_names)
+        self._given_class_names = tuple(class_names)
         self._progress("loading networks", 0, None)
         loading = ExtractorOptions(
             device=device,
@@ -123,8 +145,11 @@ class Evaluator:
         for metric in self.plan.pair_metrics:
             metric.use_device(device)
         self._device = device
+        self._label_note: str | None = None
         self._prepared: Prepared | None = None
         self._pairing: Pairing | None = None
+        self._reference_statistics: StatisticsSource | None = None
+        self._unknown_statistics = False
         self._seconds: dict[str, float] = {}
         self.reset()
 
@@ -136,7 +161,12 @@ class Evaluator:
     def reset(self) -> None:
         """Forget all samples; the reference stays."""
         wanted = Wanted.by(self.plan.needs, samples=True)
-        self._collector = Collector(wanted, self._networks.extractor, self._networks.image_text, self._batch_size)
+        networks = self._networks
+        self._collector = Collector(
+            wanted, networks.extractor, networks.image_text, self._batch_size, identity=self._identity()
+        )
+        self._class_names = self._given_class_names
+        self._broken: str | None = None
         self._pairs = PairCollector(self.plan.pair_metrics, self._collector.collection.pairs, self._batch_size)
         self._info: SideInfo | None = None
         self._statistics: StatisticsSource | None = None
@@ -161,34 +191,68 @@ class Evaluator:
         Raises:
             DataError: unreadable images, or counts that differ.
         """
-        source = _images_of(samples)
-        images = list(source.images(self._on_error, self._collector.collection.seen))
-        for name, values in (("labels", labels), ("prompts", prompts), ("index", index)):
-            if values is not None and len(values) != len(images):
-                raise DataError(f"{len(values)} {name} for {len(images)} images. Give one for each.")
         if (reference is not None) != self.plan.pairs:
             raise UsageError("Pairs need pairs=True, and reference=IMAGES at each update.")
-        partners = [] if reference is None else list(_images_of(reference).images(self._on_error))
-        if reference is not None and len(partners) != len(images):
-            raise DataError(f"{len(images)} samples and {len(partners)} reference images cannot be paired.")
-        for i, image in enumerate(images):
+        source, seen = _images_of(samples), self._collector.collection.seen
+        if reference is None:
+            found: Iterable[tuple[SourceImage, SourceImage | None]] = (
+                (image, None) for image in source.images(self._on_error, seen)
+            )
+        else:
+            found = match_pairs(source, _images_of(reference), seen, on_error=self._on_error)
+        given = {"labels": labels, "prompts": prompts, "index": index}
+        if any(values is not None for values in given.values()):
+            found = list(found)
+            count = len(found) + len(seen.skipped)
+            for name, values in given.items():
+                if values is not None and len(values) != count:
+                    raise DataError(f"{len(values)} {name} for {count} images. Give one for each.")
+        self._learn_classes(source)
+        for image, partner in found:
+            i = image.index
             label = image.label if labels is None else int(labels[i])
             caption = image.caption if prompts is None else str(prompts[i])
-            position = None if index is None else int(index[i])
-            partner = partners[i] if partners else None
-            self.add(SourceImage(image.pixels, image.name, label, caption), partner, position)
-        self._class_names = self._class_names or source.class_names
+            self.add(replace(image, label=label, caption=caption), partner, None if index is None else int(index[i]))
+
+    def _learn_classes(self, source: ImageSource) -> None:
+        names = source.class_names
+        if names and self._class_names and names != self._class_names:
+            raise DataError(
+                f"The classes of {source.name} ({', '.join(names[:5])}) are not those of the samples before "
+                f"({', '.join(self._class_names[:5])}). Give class_names, and labels that count them."
+            )
+        self._class_names = self._class_names or names
 
     def add(self, image: SourceImage, partner: SourceImage | None = None, position: int | None = None) -> None:
         """Add one sample, with its partner among the reference images where there are pairs."""
-        if partner is not None:
-            self._pairs.add(image, partner, position)
-        self._collector.add(image, position)
+        with self._whole():
+            if partner is not None:
+                self._pairs.add(image, partner, position)
+            self._collector.add(image, position)
 
     def collected(self) -> Collection:
         """What was collected so far: plain arrays, which travel between processes."""
-        self._pairs.finish()
-        return self._collector.finish()
+        with self._whole():
+            self._pairs.finish()
+            return self._collector.finish()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A batch that fails leaves the samples incomplete: nothing is computed of them any more."""
+        if self._broken is not None:
+            raise DataError(f"An earlier batch failed ({self._broken}). Call reset() and add the samples again.")
+        try:
+            yield
+        except Exception as error:
+            self._broken = str(error)
+            raise
+
+    def _identity(self) -> str:
+        """What parts must have in common to be merged."""
+        networks = (self._networks.extractor, self._networks.image_text)
+        metrics = [[metric.name, metric.version, metric.options()] for metric in self.plan.metrics]
+        identities = [None if network is None else network.identity for network in networks]
+        return hash_value([self.plan.protocol.name, metrics, identities])
 
     def merge(self, other: Evaluator | Collection) -> None:
         """Add what another evaluator of the same plan, or its ``collected()``, has seen.
@@ -199,7 +263,12 @@ class Evaluator:
         self.collected().merge(other if isinstance(other, Collection) else other.collected())
 
     def use_statistics(self, source: StatisticsSource) -> None:
-        """Let the samples be known by their mean and covariance alone."""
+        """Let the samples be known by their mean and covariance alone.
+
+        Raises:
+            DataError: they were made with another network than this evaluation's.
+        """
+        check_made_with(source, self.extractor)
         self._statistics = source
 
     def describe(self, source: ImageSource, fingerprint: str | None) -> None:
@@ -215,6 +284,8 @@ class Evaluator:
         if self._prepared is None and self.plan.reference_needed and self._reference is not None:
             start = time.perf_counter()
             source = open_source(self._reference)
+            self._reference_statistics = None if isinstance(source, StatisticsSource) else source.statistics
+            self._unknown_statistics = isinstance(source, StatisticsSource) and source.made_with is None
             report = Report(self._progress, "reference", getattr(source, "length", None))
             self._prepared = prepare_reference(
                 source,
@@ -251,6 +322,9 @@ class Evaluator:
         metrics, arrays = score_metrics(inputs, self.plan.metrics, self._comparable(reference))
         self._seconds["metrics"] = time.perf_counter() - start
         info = self._info or side_info(None, collection, None)
+        if self._statistics is not None:
+            given = self._statistics
+            info = SideInfo(name=given.name, kind=given.kind, count=given.count, fingerprint=given.fingerprint())
         result = EvalResult(
             genbench_version=__version__,
             samples=info,
@@ -259,7 +333,13 @@ class Evaluator:
             extractor=None if self._networks.extractor is None else self._networks.extractor.identity,
             image_text=None if self._networks.image_text is None else self._networks.image_text.identity,
             metrics=metrics,
-            warnings=all_warnings(self.plan, self._networks, collection, info, reference, self._pairing, metrics),
+            warnings=all_warnings(
+                self.plan,
+                self._networks,
+                Read(collection, info, self._class_names, self._pairing, self._label_note, self._unknown_statistics),
+                reference,
+                metrics,
+            ),
             seed=self._seed,
             environment=describe_environment(self._device),
             seconds={name: round(value, 3) for name, value in self._seconds.items()},
@@ -277,7 +357,7 @@ class Evaluator:
         else:
             samples = collection.side("samples", self._class_names)
         other = statistics_side("reference images", None) if reference is None else reference.side
-        align_labels(samples, other)
+        self._label_note = align_labels(samples, other, any("labels" in m.needs for m in self.plan.metrics))
         text = collection.ordered("text")
         model = self._networks.image_text
         return MetricInputs(
@@ -292,10 +372,16 @@ class Evaluator:
         )
 
     def _comparable(self, reference: Prepared | None) -> dict[str, Any]:
-        return {
-            "protocol": self.plan.protocol.name,
-            "reference": None if reference is None else (reference.info.fingerprint or "not known"),
-        }
+        """What two results must share: images are known by their pixels, however they were stored."""
+        known: dict[str, Any] = {"protocol": self.plan.protocol.name}
+        if reference is not None:
+            found = reference.collection
+            by_pixels = found is not None and 0 < sum(found.hashes.values()) == found.count
+            pixels = hash_value(sorted(found.hashes.items())) if found is not None and by_pixels else None
+            known["reference"] = pixels or reference.info.fingerprint or f"not known ({uuid4().hex[:12]})"
+        if self._reference_statistics is not None and self.plan.protocol.name == "adm":
+            known["reference_statistics"] = self._reference_statistics.fingerprint()
+        return known
 
 
 def _images_of(value: Any) -> ImageSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,8 @@ from genbench.metrics.base import PairMetric
 from genbench.metrics.pairs import ScoredPairs
 from genbench.metrics.sides import NotApplicable
 from genbench.sources.base import SourceImage
+
+MAX_WAITING_BATCHES = 4
 
 
 @dataclass
@@ -38,13 +40,22 @@ class PairScores:
         return ScoredPairs(self.count, {k: np.concatenate(b)[order] for k, b in whole.items()}, self.problems)
 
 
+def fullest(waiting: Mapping[tuple[int, ...], Sized]) -> tuple[int, ...]:
+    """The shape of which most images wait."""
+    return max(waiting, key=lambda shape: len(waiting[shape]))
+
+
 class PairCollector:
-    """Scores pairs of images for several metrics, into ``found``."""
+    """Scores pairs of images for several metrics, into ``found``.
+
+    Pairs wait until there is a batch of their shape, but at most `MAX_WAITING_BATCHES` batches of all shapes together.
+    """
 
     def __init__(self, metrics: Sequence[PairMetric], found: PairScores, batch_size: int = 64) -> None:
         self._metrics = {metric.score_key: metric for metric in metrics}
         self._found, self._batch_size = found, batch_size
         self._waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+        self._held = 0
 
     def add(self, sample: SourceImage, reference: SourceImage, position: int | None = None) -> None:
         """Take one pair.
@@ -61,8 +72,11 @@ class PairCollector:
         self._found.count += 1
         waiting = self._waiting.setdefault(sample.pixels.shape, [])
         waiting.append((place, sample.pixels, reference.pixels))
+        self._held += 1
         if len(waiting) == self._batch_size:
             self._run(sample.pixels.shape)
+        elif self._held > MAX_WAITING_BATCHES * self._batch_size:
+            self._run(fullest(self._waiting))
 
     def finish(self) -> None:
         """Score what still waits; more pairs may follow."""
@@ -71,6 +85,7 @@ class PairCollector:
 
     def _run(self, shape: tuple[int, ...]) -> None:
         waiting = self._waiting.pop(shape)
+        self._held -= len(waiting)
         x, y = np.stack([x for _, x, _ in waiting]), np.stack([y for _, _, y in waiting])
         for key, metric in self._metrics.items():
             if key in self._found.problems:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from genbench.errors import DataError
-from genbench.evaluation.collect import Collection, Collector, Wanted
+from genbench.evaluation.collect import Collection, Collector, Wanted, name_of
 from genbench.evaluation.plan import Plan
 from genbench.evaluation.result import SideInfo
 from genbench.evaluation.statistics import StatisticsCache, StoredStatistics
 from genbench.features.base import FeatureExtractor, Features
+from genbench.files import canonical_json
 from genbench.metrics.moments import Moments
-from genbench.metrics.sides import Side
+from genbench.metrics.sides import NotApplicable, Side
 from genbench.sources import ImageSource, StatisticsSource
 from genbench.sources.base import Observations, OnError
 
@@ -27,11 +29,18 @@ WHO = "reference images"
 
 @dataclass
 class Prepared:
-    """A reference that is ready to be compared with. collection: None where only statistics are known."""
+    """A reference that is ready to be compared with.
+
+    collection: None where only statistics are known. class_counts: images by class, in the order of the class names, 0
+    where a class has none; empty where labels are not known. made_with: identity of the extractor that made the
+    statistics of a file, where it says so.
+    """
 
     side: Side
     info: SideInfo
     collection: Collection | None = None
+    class_counts: dict[str, int] = field(default_factory=dict)
+    made_with: Mapping[str, Any] | None = None
 
 
 def side_info(source: ImageSource | None, found: Collection, fingerprint: str | None) -> SideInfo:
@@ -74,30 +83,56 @@ def prepare_reference(
     """Read the reference, or find what was read before under the same content, weights and preprocessing.
 
     Raises:
-        DataError: unreadable images, or statistics of another width than the extractor's features.
+        DataError: unreadable images, or statistics that another extractor made.
     """
     if isinstance(source, StatisticsSource):
-        info = SideInfo(name=source.name, kind=source.kind, count=source.count, fingerprint=source.fingerprint())
-        return Prepared(statistics_side(WHO, source), info)
-    wanted = Wanted.by(plan.needs, samples=False)
-    fingerprint = source.fingerprint(verify=verify)
+        check_made_with(source, extractor)
+        fingerprint = source.data_fingerprint or source.fingerprint()
+        info = SideInfo(name=source.name, kind=source.kind, count=source.count, fingerprint=fingerprint)
+        return Prepared(statistics_side(WHO, source), info, made_with=source.made_with)
+    wanted = Wanted.by(plan.needs_of_reference, samples=False)
+    content = source.fingerprint(verify=verify)
     brings_statistics = plan.protocol.name == "adm" and source.statistics is not None
+    if brings_statistics and source.statistics is not None:
+        check_made_with(source.statistics, extractor)
     cacheable = use_cache and wanted.network and not brings_statistics
-    cache = StatisticsCache() if cacheable and "labels" not in plan.needs else None
-    if cache is not None and fingerprint is not None and extractor is not None:
-        stored = cache.find(fingerprint, extractor.identity)
+    cache = StatisticsCache() if cacheable and "labels" not in plan.needs_of_reference else None
+    if cache is not None and content is not None and extractor is not None:
+        stored = cache.find(content, extractor.identity)
         if stored is not None and _serves(stored, wanted):
-            return _from_cache(stored, source, fingerprint)
+            return _from_cache(stored, source, content)
     collector = Collector(wanted, extractor, batch_size=batch_size, progress=progress)
     seen = Observations()
     for image in source.images(on_error, seen):
         collector.add(image)
     found = collector.finish()
     found.seen = seen
-    prepared = finished(source, found, fingerprint, plan)
-    if cache is not None and fingerprint is not None and extractor is not None and not found.seen.skipped:
-        _store(cache, prepared, found, fingerprint, extractor.identity, wanted)
+    prepared = finished(source, found, content, plan)
+    if cache is not None and content is not None and extractor is not None and not found.seen.skipped:
+        _store(cache, prepared, content, extractor.identity, wanted)
     return prepared
+
+
+def check_made_with(source: StatisticsSource, extractor: FeatureExtractor | None) -> None:
+    """Refuse statistics of other features than the extractor's.
+
+    Raises:
+        DataError: the file says that another extractor made it; names what differs first.
+    """
+    if source.made_with is None or extractor is None:
+        return
+    theirs, ours = (json.loads(canonical_json(dict(made))) for made in (source.made_with, extractor.identity))
+    for name in ("name", *sorted(theirs.keys() | ours.keys())):
+        if theirs.get(name) != ours.get(name):
+            raise DataError(
+                f"{source.name}: its statistics were made with {name} {_shown(theirs, name)}, and this evaluation uses "
+                f"{name} {_shown(ours, name)}. Such numbers do not compare: take the extractor and protocol of the "
+                "file, or make statistics again with `genbench stats make`."
+            )
+
+
+def _shown(identity: dict[str, Any], name: str) -> str:
+    return canonical_json(identity[name]) if name in identity else "not given"
 
 
 def finished(source: ImageSource, found: Collection, fingerprint: str | None, plan: Plan) -> Prepared:
@@ -111,8 +146,10 @@ def finished(source: ImageSource, found: Collection, fingerprint: str | None, pl
     side = found.side(WHO, source.class_names)
     if source.statistics is not None and plan.protocol.name == "adm":
         given = statistics_side(WHO, source.statistics)
-        side.given_moments, side.given_spatial_moments = given.given_moments, given.given_spatial_moments
-    return Prepared(side, side_info(source, found, fingerprint), found)
+        side.given_moments = given.given_moments
+        side.given_spatial_moments = given.given_spatial_moments or side.given_spatial_moments
+    counts = found.class_counts(source.class_names)
+    return Prepared(side, side_info(source, found, fingerprint), found, counts)
 
 
 def _serves(stored: StoredStatistics, wanted: Wanted) -> bool:
@@ -132,48 +169,77 @@ def _from_cache(stored: StoredStatistics, source: ImageSource, fingerprint: str)
         side.given_moments = stored.moments
     else:
         side.extract = lambda: Features(np.asarray(features))
-    return Prepared(side, info, seen)
+    same_classes = list(stored.classes) == list(source.class_names)
+    return Prepared(side, info, seen, stored.classes if same_classes else {})
 
 
 def _store(
     cache: StatisticsCache,
     prepared: Prepared,
-    found: Collection,
     fingerprint: str,
     identity: dict[str, Any],
     wanted: Wanted,
 ) -> None:
-    side = prepared.side
+    side, found = prepared.side, prepared.collection or Collection(wanted)
+    spatial = None
+    try:
+        if wanted.spatial:
+            spatial = side.spatial_moments()
+    except NotApplicable:
+        logger.debug("The extractor gives no spatial features; the others are kept.")
     try:
         cache.store(
             fingerprint,
             identity,
             features=side.features().features if side.has_features else None,
             moments=side.moments(),
-            spatial_moments=side.spatial_moments() if wanted.spatial else None,
+            spatial_moments=spatial,
             source=prepared.info.model_dump(mode="json"),
             images=found.hashes,
             observed=found.observed(),
+            classes=prepared.class_counts,
         )
     except OSError as error:
         logger.warning("The reference's statistics were not kept: %s. --no-cache does not try to.", error)
 
 
-def align_labels(samples: Side, reference: Side) -> None:
+def align_labels(samples: Side, reference: Side, needed: bool) -> str | None:
     """Let the samples' labels count the reference's classes, where both sides name theirs differently.
 
+    Classes are matched by name. Whole numbers that are no names of the reference's count its classes in their order.
+    What fits neither way is left as it is.
+
+    Args:
+        samples: its ``labels`` and ``class_names`` become the reference's.
+        reference: stays as it is.
+        needed: whether a metric looks at labels.
+
+    Returns:
+        The text of a warning where the classes cannot be matched, or None.
+
     Raises:
-        DataError: the samples have a class that the reference does not know.
+        DataError: they cannot be matched, and are needed.
     """
     ours, theirs = samples.class_names, reference.class_names
     if samples.labels is None or not ours or not theirs or ours == theirs:
-        return
-    present = {ours[label] for label in np.unique(samples.labels)}
-    unknown = sorted(present - set(theirs))
-    if unknown:
-        raise DataError(
-            f"The samples have the class '{unknown[0]}', which the reference does not have (it has "
-            f"{', '.join(theirs[:10])}). Name the classes of both sides alike."
-        )
-    place = np.array([theirs.index(name) if name in theirs else -1 for name in ours], dtype=np.int64)
-    samples.labels, samples.class_names = place[samples.labels], theirs
+        return None
+    present = {label: name_of(label, ours) for label in np.unique(samples.labels).tolist()}
+    unknown = sorted(set(present.values()) - set(theirs))
+    if not unknown:
+        place = {label: theirs.index(name) for label, name in present.items()}
+        samples.labels = np.array([place[label] for label in samples.labels.tolist()], dtype=np.int64)
+        samples.class_names = theirs
+        return None
+    numbered = all(name == str(label) for label, name in enumerate(ours))
+    if numbered and not any(name.isdecimal() for name in theirs):
+        unknown = [name for label, name in present.items() if label >= len(theirs)]
+        if not unknown:
+            samples.class_names = theirs
+            return None
+    problem = (
+        f"The samples have the class '{unknown[0]}', which the reference does not have (it has "
+        f"{', '.join(theirs[:10])}{', ...' if theirs[10:] else ''})."
+    )
+    if needed:
+        raise DataError(f"{problem} Name the classes of both sides alike.")
+    return f"{problem} No metric here looks at classes; those that do need both sides to name them alike."

@@ -87,6 +87,7 @@ def make_statistics(
         source=side_info(source, collection, fingerprint).model_dump(mode="json"),
         images=collection.hashes,
         observed=collection.observed(),
+        classes=collection.class_counts(source.class_names),
     )
     return Made(stored, computed=True)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from genbench.errors import DataError
 from genbench.files import hash_file, read_npz, write_json, write_npz
+from genbench.metrics.scoring import metric_name
 from genbench.record import MetricResult, PerImage
 
 SCHEMA_VERSION = 1
@@ -74,7 +75,8 @@ class EvalResult(_Strict):
 
     def find(self, name: str, estimator: str | None = None) -> MetricResult | None:
         """The first metric of this name (and estimator), or None."""
-        return next((m for m in self.metrics if m.name == name and estimator in (None, m.estimator)), None)
+        known = metric_name(name)
+        return next((m for m in self.metrics if m.name == known and estimator in (None, m.estimator)), None)
 
     def __getitem__(self, name: str) -> MetricResult:
         found = self.find(name)

@@ -101,6 +101,12 @@ class StoredStatistics:
         found: dict[str, int] = self.manifest["observed"]
         return found
 
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of images by class, of every class that the labels name; empty where they had no labels."""
+        found: dict[str, int] = self.manifest.get("classes", {})
+        return found
+
     def _mapped(self, name: str) -> np.ndarray | None:
         if name not in self.files:
             return None
@@ -146,6 +152,7 @@ class StatisticsCache:
         spatial_moments: Moments | None = None,
         images: Mapping[int, int] | None = None,
         observed: Mapping[str, int] | None = None,
+        classes: Mapping[str, int] | None = None,
     ) -> StoredStatistics:
         """Keep statistics; what a whole entry of the same key holds beyond them stays.
 
@@ -159,6 +166,7 @@ class StatisticsCache:
             spatial_moments: of the spatial features.
             images: how often each image occurs, by a hash of at most 64 bits.
             observed: what else was noticed of the images, as counts by name.
+            classes: number of images by class, of every class that the labels name.
 
         Raises:
             DataError: moments without a count, or features or logits of another number of images.
@@ -188,6 +196,7 @@ class StatisticsCache:
                     "extractor": dict(identity),
                     "source": dict(source),
                     "observed": dict(observed or {}),
+                    "classes": dict(classes or {}),
                     "count": moments.count,
                     "width": moments.width,
                     "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -32,10 +32,12 @@ class FeatureExtractor(Protocol):
     """A network from images to features, identified by its weights and its preprocessing.
 
     name: as it is asked for, ``NAME`` or ``NAME:ARGUMENT``. notes: warnings for the reader (weights of another hash).
+    input_size: side in pixels of what the network sees of resized images, or None where images are not resized.
     """
 
     name: str
     notes: tuple[str, ...]
+    input_size: int | None
 
     @property
     def identity(self) -> dict[str, Any]:

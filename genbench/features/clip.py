@@ -44,7 +44,7 @@ class ClipExtractor(NetworkExtractor):
         weights: LocatedWeights,
         options: ExtractorOptions,
     ) -> None:
-        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note)
+        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note, prepare.side)
         self.context_length = int(tokenizer.context_length)
         self._model = model.eval().requires_grad_(False).to(options.device)
         self.logit_scale = float(self._model.logit_scale.detach().exp())

@@ -183,7 +183,7 @@ class DinoExtractor(NetworkExtractor):
     def __init__(
         self, name: str, network: DinoVisionTransformer, weights: LocatedWeights, options: ExtractorOptions
     ) -> None:
-        super().__init__(name, weights.sha256, INPUT.describe(), options, weights.note)
+        super().__init__(name, weights.sha256, INPUT.describe(), options, weights.note, INPUT.side)
         self._network = network.eval().requires_grad_(False).to(options.device)
 
     def forward(self, images: Tensor) -> Outputs:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genbench.errors import DataError, unknown
 from genbench.features.base import ExtractorOptions, ExtractorStatus, Features, Outputs, extract_in_batches
-from genbench.features.inception_network import TAPS, ConvReLU, InceptionV3, load_network
+from genbench.features.inception_network import INPUT_SIZE, TAPS, ConvReLU, InceptionV3, load_network
 from genbench.features.inception_preprocessing import load_preprocessing
 from genbench.features.precision import arithmetic, check_precision
 from genbench.weights import LocatedWeights, locate
@@ -47,6 +47,7 @@ class InceptionExtractor:
         self._weights = weights
         self._options = options
         self.name = NAME if self._tap == 2048 else f"{NAME}:{self._tap}"
+        self.input_size: int | None = INPUT_SIZE
         self.notes = (weights.note,) if weights.note else ()
         self._dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
         for module in network.modules():

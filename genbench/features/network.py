@@ -16,8 +16,17 @@ from genbench.features.precision import computing
 class NetworkExtractor(ABC):
     """A `FeatureExtractor` of images of any size with 1 (repeated) or 3 channels; subclasses give `forward`."""
 
-    def __init__(self, name: str, sha256: str, preprocessing: str, options: ExtractorOptions, note: str | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        sha256: str,
+        preprocessing: str,
+        options: ExtractorOptions,
+        note: str | None,
+        input_size: int | None,
+    ) -> None:
         self.name = name
+        self.input_size = input_size
         self.notes: tuple[str, ...] = (note,) if note else ()
         self.options = options
         self._sha256, self._preprocessing = sha256, preprocessing

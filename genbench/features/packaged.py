@@ -127,6 +127,7 @@ class PackagedExtractor:
         self.name = manifest.name
         self.manifest = manifest
         self.notes: tuple[str, ...] = ()
+        self.input_size: int | None = None
         self._device = device
         self._batch_size = batch_size
         self._network = network.eval().requires_grad_(False).to(device)
@@ -142,17 +143,35 @@ class PackagedExtractor:
     def extract(self, images: np.ndarray) -> Features:
         """(N, C, H, W) uint8 of the size that the network was trained on, to features and class logits.
 
+        Grey images may have one channel or three equal ones, whichever of them the network takes.
+
         Raises:
-            DataError: images of another size.
+            DataError: images of another size, or coloured ones where the network takes grey ones.
         """
+        with arithmetic("float32"):
+            return extract_in_batches(self._forward, self._fitted(images), self._device, self._batch_size)
+
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        """Images of the channels that the network takes."""
         a = self.manifest.architecture
-        if images.shape[1:] != (a.channels, a.height, a.width):
+        channels = images.shape[1] if images.ndim == 4 else None
+        if images.shape[2:] != (a.height, a.width) or channels not in (1, 3, a.channels):
             raise DataError(
                 f"Extractor '{self.name}' takes images of (C, H, W) = {(a.channels, a.height, a.width)}, got "
                 f"{tuple(images.shape[1:])}. Choose an extractor for this size (`genbench list extractors`)."
             )
-        with arithmetic("float32"):
-            return extract_in_batches(self._forward, images, self._device, self._batch_size)
+        if channels == 1 and a.channels == 3:
+            return np.repeat(images, 3, 1)
+        if channels == 3 and a.channels == 1:
+            coloured = (images != images[:, :1]).any((1, 2, 3))
+            if coloured.any():
+                raise DataError(
+                    f"Extractor '{self.name}' takes grey images, and {coloured.sum()} of {len(images)} are coloured: "
+                    "their channels differ. Make them grey, or choose an extractor for colour "
+                    "(`genbench list extractors`)."
+                )
+            return images[:, :1]
+        return images
 
     def _forward(self, images: Tensor) -> Outputs:
         return Outputs(*self._network(preprocess(images)))
@@ -173,8 +192,10 @@ class PackagedSource:
         """Read and check the weights.
 
         Raises:
+            UsageError: an argument, weights, or a precision other than float32.
             DataError: weights that are missing, damaged, or of another shape than the manifest says.
         """
+        self.files.check_options(options)
         manifest = self.files.manifest()
         network = PackagedNetwork(manifest.architecture)
         try:

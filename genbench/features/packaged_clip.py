@@ -150,6 +150,7 @@ class PackagedClip:
         self.name = manifest.name
         self.manifest = manifest
         self.notes: tuple[str, ...] = ()
+        self.input_size: int | None = None
         self.context_length = manifest.architecture.context_length
         self.logit_scale = manifest.logit_scale
         self._files, self._device, self._batch_size = files, device, batch_size
@@ -231,8 +232,10 @@ class PackagedClipSource:
         """Check the weights; they are read, and open_clip is imported, with the first embedding.
 
         Raises:
+            UsageError: an argument, weights, or a precision other than float32.
             DataError: weights that are missing or damaged.
         """
+        self.files.check_options(options)
         return PackagedClip(self.files.manifest(), self.files, options.device, options.batch_size)
 
     load_image_text = load

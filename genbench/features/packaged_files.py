@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from genbench.errors import DataError
+from genbench.errors import DataError, UsageError
+from genbench.features.base import ExtractorOptions
 from genbench.files import hash_file
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -29,6 +30,21 @@ class PackagedFiles(Generic[M]):
     @property
     def weights(self) -> Path:
         return self.folder / f"{self.name}.safetensors"
+
+    def check_options(self, options: ExtractorOptions) -> None:
+        """Refuse what a packaged network would ignore.
+
+        Raises:
+            UsageError: an argument, weights, or a precision other than float32.
+        """
+        if options.argument:
+            raise UsageError(f"'{self.name}:{options.argument}': '{self.name}' takes no argument. Leave it out.")
+        if options.weights is not None:
+            raise UsageError(f"{options.weights}: '{self.name}' comes with its weights; leave --weights out.")
+        if options.precision != "float32":
+            raise UsageError(
+                f"'{self.name}' computes in float32 only, got precision {options.precision}. Leave it out."
+            )
 
     @property
     def repair(self) -> str:

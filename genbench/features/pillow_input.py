@@ -1,8 +1,8 @@
 """Images as Pillow resizes them, which is how the authors of CLIP, DINOv2 and torchvision's weights feed them.
 
 Pillow resamples 8-bit images in fixed point: along the rows, then along the columns, each result rounded to 8 bits.
-On a CPU Pillow itself does it; elsewhere the same integers come from two matrix products in float64, which hold them
-exactly.
+On a CPU Pillow itself does it, and for MPS, which has no float64; elsewhere the same integers come from two matrix
+products in float64, which hold them exactly.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ Filter = Literal["bilinear", "bicubic"]
 _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _FIXED_POINT = 1 << 22
+_BY_PILLOW = ("cpu", "mps")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class PillowInput:
         """(B, 1 or 3, H, W) uint8 to (B, 3, crop) float32; grey is repeated."""
         resized = pillow_resize(images, self._target(images.shape[-2], images.shape[-1]), self.filter)
         return normalise(_centre(resized, self.crop).float() / 255.0, self.mean, self.std)
+
+    @property
+    def side(self) -> int:
+        """The shorter side of what the network sees, in pixels."""
+        return min(self.crop)
 
     def describe(self) -> str:
         """What ``comparable`` says of it."""
@@ -85,8 +91,8 @@ def pillow_resize(images: Tensor, size: tuple[int, int], filter: Filter) -> Tens
     """(B, C, H, W) uint8 to (B, C, *size) uint8, equal to Pillow's resize bit by bit on every device."""
     if images.shape[-2:] == size:
         return images
-    if images.device.type == "cpu":
-        return _by_pillow(images, size, filter)
+    if images.device.type in _BY_PILLOW:
+        return _by_pillow(images.cpu(), size, filter).to(images.device)
     return resize_by_matrices(images, size, filter)
 
 

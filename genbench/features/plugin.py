@@ -2,6 +2,9 @@
 
 The callable makes the extractor. It is called with the `ExtractorOptions` where it takes an argument and with nothing
 otherwise, and gives either a `FeatureExtractor` or a function from uint8 images (B, C, H, W) to features (B, d).
+
+The source's hash does not see weights that the code loads. So a function is identified by what it makes of two fixed
+images too, as few numbers to few digits, which devices share and other weights change.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +23,19 @@ from torch import Tensor
 
 from genbench.errors import DataError, UsageError, unknown
 from genbench.features.base import ExtractorOptions, FeatureExtractor, Features
-from genbench.files import hash_file
+from genbench.files import hash_file, hash_value
+
+_PROBES = ((3, 32, 32), (3, 64, 64), (3, 224, 224), (1, 28, 28), (1, 8, 8))
+"""(C, H, W) of images to probe a function with; the first that it takes counts."""
+_PROJECTIONS = 4
+_SIGNATURES = (
+    "It is called with the ExtractorOptions if it takes an argument, else with nothing, and makes the extractor: "
+    "def make(options): return features, where features(images) turns uint8 images (B, C, H, W) into features (B, d)."
+)
 
 
 class PluginExtractor:
-    """What a user's callable made, with the hash of its source in the identity."""
+    """What a user's callable made, with the hash of its source in the identity, and a probe where it has no own."""
 
     def __init__(self, module: ModuleType, callable_name: str, made: Any, options: ExtractorOptions) -> None:
         self.name = f"{module.__name__}:{callable_name}"
@@ -32,6 +44,8 @@ class PluginExtractor:
         self._callable_name = callable_name
         self._made = made
         self._options = options
+        self.input_size: int | None = getattr(made, "input_size", None)
+        self._own = {} if _is_extractor(made) else self._probe()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -41,8 +55,25 @@ class PluginExtractor:
             "module": self._module.__name__,
             "callable": self._callable_name,
             "source_sha256": hash_file(Path(source)) if source else None,
-            **({"made": dict(self._made.identity)} if _is_extractor(self._made) else {}),
+            **({"made": dict(self._made.identity)} if _is_extractor(self._made) else self._own),
         }
+
+    def _probe(self) -> dict[str, Any]:
+        """Precision, preprocessing and a hash of the function's features, or a token that no other extractor has."""
+        asked = {"precision": self._options.precision, "preprocessing": self._options.preprocessing}
+        for shape in _PROBES:
+            images = np.random.RandomState(0).randint(0, 256, (2, *shape)).astype(np.uint8)
+            try:
+                features = self._checked(self._made(images), len(images)).astype(np.float64)
+            except Exception:  # the function is the user's, and need not take this size
+                continue
+            if features.size and np.isfinite(features).all():
+                return {**asked, "probe": {"images": list(images.shape), "sha256": _digest(features)}}
+        self.notes += (
+            f"'{self.name}' takes none of the images that would identify it (3 channels of side 32, 64, 224, 1 of 28, "
+            "8): its features are never reused and compare with no other result; return an object with an `identity`",
+        )
+        return {**asked, "probe": {"images": None, "token": secrets.token_hex(16)}}
 
     def extract(self, images: np.ndarray) -> Features:
         """(N, C, H, W) uint8 to what the user's code makes of them.
@@ -99,13 +130,20 @@ def load_plugin(module_name: str, callable_name: str, options: ExtractorOptions)
     try:
         made = factory(options) if _takes_argument(factory) else factory()
     except Exception as error:
-        raise UsageError(f"Calling {what} failed: {type(error).__name__}: {error}.") from error
+        raise UsageError(f"Calling {what} failed: {type(error).__name__}: {error}. {_SIGNATURES}") from error
     if not _is_extractor(made) and not callable(made):
         raise UsageError(
             f"{what} made a {type(made).__name__}, expected a FeatureExtractor (name, notes, identity, extract) or a "
-            "function from uint8 images (B, C, H, W) to features (B, d)."
+            f"function. {_SIGNATURES}"
         )
     return PluginExtractor(module, callable_name, made, options)
+
+
+def _digest(features: np.ndarray) -> str:
+    """SHA-256 of sums of the features (n, d) with random signs, to 4 significant digits."""
+    signs = np.random.RandomState(0).choice((-1.0, 1.0), (_PROJECTIONS, features.size))
+    sums = signs @ features.ravel()
+    return hash_value([list(features.shape), *(f"{value:.3e}" for value in sums)])
 
 
 def _is_extractor(made: Any) -> bool:

@@ -54,7 +54,7 @@ class ProgramExtractor(NetworkExtractor):
     def __init__(
         self, name: str, program: Callable[[Tensor], Any], prepare: ProgramInput, sha256: str, options: ExtractorOptions
     ) -> None:
-        super().__init__(name, sha256, prepare.describe(), options, None)
+        super().__init__(name, sha256, prepare.describe(), options, None, prepare.size)
         self._program = program
         self._prepare = prepare
 

@@ -69,7 +69,7 @@ class TorchvisionExtractor(NetworkExtractor):
         weights: LocatedWeights,
         options: ExtractorOptions,
     ) -> None:
-        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note)
+        super().__init__(name, weights.sha256, prepare.describe(), options, weights.note, prepare.side)
         self._prepare = prepare
         self._network = network.eval().requires_grad_(False).to(options.device)
         self._taken: list[Tensor] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genbench.files import hash_array
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable, Side
 from genbench.metrics.frechet import FittedSide, Measured
 from genbench.metrics.statistics import positive_interval
@@ -74,7 +75,8 @@ class ClassFrechetDistance(Metric):
         """One estimate; ``extra["classes"]`` has value, n and the reference's n of each.
 
         A class without samples, or with one image on either side, is named in a note and left out of the mean; the
-        number of classes in the mean is among the conditions, so that such a value ranks with none of all classes.
+        number of classes in the mean is among the conditions, so that such a value ranks with none of all classes, and
+        so is the hash of the reference's labels: a value is of one way to divide it.
 
         Raises:
             NotApplicable: labels or features of a side are not known, or no class has two images on both sides.
@@ -105,7 +107,10 @@ class ClassFrechetDistance(Metric):
                 standard_error=error,
                 notes=notes,
                 extra={"classes": figures, "missing": classes.missing, "too_few": classes.too_few},
-                conditions={"classes": len(found)},
+                conditions={
+                    "classes": len(found),
+                    "labels_fingerprint": hash_array(inputs.reference.known_labels().astype(np.int64)),
+                },
             )
         ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genbench.errors import DataError
+from genbench.files import hash_array
 from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
 from genbench.metrics.embeddings import (
     check_template,
@@ -101,7 +102,7 @@ class ClipAccuracy(Metric):
 
     name = "clip_accuracy"
     higher_is_better = True
-    needs = frozenset({"text"})
+    needs = frozenset({"text", "labels"})
     summary = "share of images that CLIP classifies, zero-shot, as the class they were asked for"
 
     def __post_init__(self) -> None:
@@ -109,6 +110,9 @@ class ClipAccuracy(Metric):
 
     def compute(self, inputs: MetricInputs) -> list[Estimate]:
         """One estimate. ``extra["chance"]`` is what guessing gives.
+
+        What was asked for is the labels, so their hash (or the known fingerprint of a suite's captions) stands for that
+        of the prompts, by which scores are paired.
 
         Raises:
             NotApplicable: no image-text model, no labels, or fewer than two classes.
@@ -130,12 +134,17 @@ class ClipAccuracy(Metric):
         fits = images @ texts.T
         every = np.arange(classes)
         own = np.take_along_axis(fits, labels[:, None], 1)[:, 0]
+        asked = given.known_fingerprint or hash_array(labels.astype(np.int64))
         credit = share_of_ties(own, np.where(every == labels[:, None], -np.inf, fits))
         return [
             share_estimate(
                 credit,
                 paired_by="prompt",
                 extra={"classes": classes, "chance": 1.0 / classes},
-                conditions={"classes": list(given.class_names)},
+                conditions={
+                    "classes": list(given.class_names),
+                    "labels_fingerprint": asked,
+                    "prompts_fingerprint": asked,
+                },
             )
         ]

@@ -106,13 +106,13 @@ class Measured:
 
 
 def fitted_side(side: Side) -> FittedSide:
-    """The Gaussian of a side's features.
+    """The Gaussian of a side's features; that of given statistics where there are any, whatever else is known.
 
     Raises:
         NotApplicable: there is no extractor.
         DataError: NaN or infinite features or statistics, or fewer than two images.
     """
-    if side.has_features:
+    if side.given_moments is None and side.has_features:
         features = side.features().features
         moments = side.moments() if len(features) > features.shape[1] else None
         return FittedSide.of_features(side.who, features, moments)
@@ -121,7 +121,7 @@ def fitted_side(side: Side) -> FittedSide:
 
 def fitted_spatial_side(side: Side) -> FittedSide:
     """The Gaussian of a side's spatial features. Raises as `fitted_side`, and NotApplicable where there are none."""
-    if side.has_features:
+    if side.given_spatial_moments is None and side.has_features:
         spatial = side.features().spatial
         if spatial is None:
             raise NotApplicable("this extractor gives no spatial features; sFID is defined on inception-v3")

@@ -132,6 +132,12 @@ class InceptionScore(Metric):
     def _notes(self, n: int, scores: np.ndarray) -> tuple[str, ...]:
         if self.bounds == "chunk" and len(scores) != self.splits:
             return (f"{n} samples make {len(scores)} equal parts, not {self.splits}",)
+        last = n % _BLOCK_SIZE
+        if self.bounds == "blocks-of-5000" and len(scores) > 1 and 0 < last < _BLOCK_SIZE / 2:
+            return (
+                f"the last of {len(scores)} blocks has {last} of {_BLOCK_SIZE} samples and counts as much as the "
+                "others, with a score that is lower by its size; give a multiple of 5000 samples",
+            )
         return ()
 
     def _extra(self, scores: np.ndarray, classes: int) -> dict[str, Any]:

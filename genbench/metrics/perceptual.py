@@ -168,11 +168,18 @@ class PerceptualSimilarity(PairMetric):
         """The checked files of the classifier and of the linear weights, looked for once.
 
         Raises:
-            DataError: missing or damaged; says which file to put where.
+            DataError: missing or damaged; says of each which file to put where.
         """
         if self._located is None:
-            backbone = BACKBONES[self.net]
-            self._located = locate(backbone.weights), locate(backbone.heads)
+            backbone, found, problems = BACKBONES[self.net], list[LocatedWeights](), list[str]()
+            for name in (backbone.weights, backbone.heads):
+                try:
+                    found.append(locate(name, packaged=False))
+                except DataError as problem:
+                    problems.append(str(problem))
+            if problems:
+                raise DataError(" ".join(problems))
+            self._located = found[0], found[1]
         return self._located
 
     def score_pairs(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -192,7 +199,7 @@ class PerceptualSimilarity(PairMetric):
         with _full_precision():
             for part in blocks(len(x), max(1, _BATCH_PIXELS // (x.shape[2] * x.shape[3]))):
                 pair = (torch.from_numpy(np.ascontiguousarray(side[part])).to(self._device) for side in (x, y))
-                scores.append(self._network(*pair).double().cpu().numpy())
+                scores.append(self._network(*pair).cpu().double().numpy())
         return np.concatenate(scores)
 
     def _require_fit(self, channels: int, height: int, width: int) -> None:

@@ -25,7 +25,8 @@ ALIASES = {"is": "inception_score"}
 
 def metric_name(name: str) -> str:
     """The registered name of a metric that may be written shorter."""
-    return ALIASES.get(name, name)
+    lowered = name.lower()
+    return ALIASES.get(lowered, name if name in registry.names("metrics") else lowered)
 
 
 def load_metric(name: str, options: Mapping[str, Any] | None = None) -> Metric:
@@ -148,13 +149,22 @@ def _without_value(
     )
 
 
+_OF_THE_REFERENCE = frozenset({"reference", "reference_statistics"})
+_OF_SAMPLES: frozenset[Need] = frozenset({"logits", "text", "labels"})
+
+
+def _compares(metric: Metric) -> bool:
+    """Whether the value depends on the reference; those that look at samples alone rank whatever it was."""
+    return not metric.needs or not metric.needs <= _OF_SAMPLES
+
+
 def _result(metric: Metric, inputs: MetricInputs, estimate: Estimate, comparable: Mapping[str, Any]) -> MetricResult:
     if not math.isfinite(estimate.value):
         reason = f"the value is {estimate.value}"
         return _without_value(metric, inputs, "failed", reason, estimate.estimator)
     interval = estimate.ci95 if estimate.ci95 and all(map(math.isfinite, estimate.ci95)) else None
     identity: dict[str, Any] = {
-        **comparable,
+        **(comparable if _compares(metric) else {k: v for k, v in comparable.items() if k not in _OF_THE_REFERENCE}),
         "metric": metric.name,
         "version": metric.version,
         "options": metric.options(),

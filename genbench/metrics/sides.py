@@ -117,7 +117,10 @@ class Side:
             NotApplicable: there are none.
         """
         if self.labels is None:
-            raise NotApplicable(f"the {self.who} have no labels; give --labels or class folders")
+            raise NotApplicable(
+                f"the {self.who} have no labels (or not all of them): name classes by folders, dataset.json or a column"
+                + (", or give --labels" if self.who == "samples" else "")
+            )
         return self.labels
 
 

@@ -190,10 +190,18 @@ class ItemSource(ImageSource):
         return Decoded(one_image(array, where, self._layout), "array")
 
     def fingerprint(self, *, verify: bool = False) -> str | None:  # noqa: ARG002 - nothing is remembered
-        """SHA-256 of the images of a list; None for a Dataset, which may draw at random, and for an iterator."""
+        """SHA-256 of the images of a list; None for a Dataset, which may draw at random, and for an iterator.
+
+        An image that cannot be read counts by its place, so that a list has a fingerprint where such are skipped.
+        """
         if not isinstance(self._items, list | tuple):
             return None
-        return hash_value([hash_array(image.pixels) for image in self.images()])
+        every = (
+            image
+            for position, fetched in enumerate(self._fetched())
+            for image, _, _ in self._single(position, fetched, "skip")
+        )
+        return hash_value([None if isinstance(image, DataError) else hash_array(image.pixels) for image in every])
 
 
 def has_places(items: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +17,11 @@ from genbench.data.arrays import StoredArray, open_npz
 from genbench.errors import DataError
 from genbench.files import hash_array, hash_value, write_npz
 
+PASSPORT = "genbench"
+"""Key of a statistics file that holds a JSON text: extractor, fingerprint and source; other tools ignore it."""
+
 _MAX_WIDTH = 2**14
+_MAX_PASSPORT_BYTES = 2**20
 _SYMMETRY = 1e-5
 """Largest difference across the diagonal, relative to the largest entry; float32 files stay well below."""
 
@@ -23,7 +30,8 @@ _SYMMETRY = 1e-5
 class StatisticsSource:
     """Mean (d,) and covariance (d, d), float64, of features; count: of how many images, where it is known.
 
-    spatial_mean, spatial_covariance: of the spatial features of sFID, or None.
+    spatial_mean, spatial_covariance: of the spatial features of sFID, or None. made_with: identity of the extractor
+    behind the features, and data_fingerprint: of the images, where a file of genbench's says so.
 
     Raises:
         DataError: not finite, not of one width, not symmetric, or a negative variance; names ``name``.
@@ -35,6 +43,8 @@ class StatisticsSource:
     count: int | None = None
     spatial_mean: np.ndarray | None = None
     spatial_covariance: np.ndarray | None = None
+    made_with: Mapping[str, Any] | None = None
+    data_fingerprint: str | None = None
     kind: ClassVar[str] = "statistics"
 
     def __post_init__(self) -> None:
@@ -64,7 +74,9 @@ def has_statistics(arrays: Mapping[str, StoredArray]) -> bool:
 
 
 def read_statistics(path: Path) -> StatisticsSource:
-    """Read ``mu`` (d,) and ``sigma`` (d, d), and where they are there ``mu_s``, ``sigma_s`` and ``count``.
+    """Read ``mu`` (d,) and ``sigma`` (d, d), and where they are there ``mu_s``, ``sigma_s``, ``count`` and a passport.
+
+    A passport that is no JSON object of genbench's counts as none: the key may be another tool's.
 
     Raises:
         DataError: not an npz, without these arrays, or with numbers that are no statistics; names the file.
@@ -73,6 +85,8 @@ def read_statistics(path: Path) -> StatisticsSource:
     missing = [key for key in ("mu", "sigma") if key not in arrays]
     if missing:
         raise DataError(f"{path}: has {', '.join(arrays) or 'nothing'}; expected mu and sigma.")
+    passport = _load_passport(path, arrays.get(PASSPORT))
+    made_with, fingerprint = passport.get("extractor"), passport.get("fingerprint")
     values = {key: _load(arrays[key]) for key in ("mu", "sigma", "mu_s", "sigma_s") if key in arrays}
     return StatisticsSource(
         name=path.name,
@@ -81,6 +95,8 @@ def read_statistics(path: Path) -> StatisticsSource:
         count=_load_count(arrays["count"]) if "count" in arrays else None,
         spatial_mean=values.get("mu_s"),
         spatial_covariance=values.get("sigma_s"),
+        made_with=made_with if isinstance(made_with, dict) else None,
+        data_fingerprint=fingerprint if isinstance(fingerprint, str) else None,
     )
 
 
@@ -136,6 +152,17 @@ def _load_count(array: StoredArray) -> int:
     if array.dtype.kind not in "iu" or value.size != 1:
         raise DataError(f"{array.where} is {array.dtype} of shape {array.shape}, expected one whole number.")
     return int(value.item())
+
+
+def _load_passport(path: Path, array: StoredArray | None) -> Mapping[str, Any]:
+    if array is None or array.dtype.kind != "U" or array.shape or array.dtype.itemsize > _MAX_PASSPORT_BYTES:
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = json.loads(str(stored[PASSPORT]))
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile, zlib.error):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check(name: str, mean_key: str, covariance_key: str, mean: np.ndarray, covariance: np.ndarray) -> None:

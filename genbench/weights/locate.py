@@ -23,10 +23,13 @@ class LocatedWeights:
     note: str | None = None
 
 
-def locate(weights: str | WeightsEntry, given: Path | None = None, *, download: bool = True) -> LocatedWeights:
+def locate(
+    weights: str | WeightsEntry, given: Path | None = None, *, download: bool = True, packaged: bool = True
+) -> LocatedWeights:
     """The file of an entry (or of an entry's name), its hash checked; a ``given`` file is taken whatever its hash.
 
-    The caller puts the hash into ``comparable`` and ``note``, where there is one, among its warnings.
+    The caller puts the hash into ``comparable`` and ``note``, where there is one, among its warnings. packaged: the
+    packaged extractors can stand in for these weights, and the message about missing ones names them.
 
     Raises:
         UsageError: unknown name.
@@ -38,8 +41,8 @@ def locate(weights: str | WeightsEntry, given: Path | None = None, *, download: 
     found = state(weights)
     if found.condition == "missing":
         if not download:
-            raise _missing(weights, "no such file in the store")
-        found = _download(weights)
+            raise _missing(weights, "no such file in the store", packaged)
+        found = _download(weights, packaged)
     if found.condition != "there" or found.sha256 is None:
         raise DataError(f"{found.path}: {found.problem}. Delete it and run again. {_by_hand(weights)}")
     if not found.pinned:
@@ -59,7 +62,7 @@ def _users_file(weights: WeightsEntry, path: Path) -> LocatedWeights:
     return LocatedWeights(path, found, known=False, note=note)
 
 
-def _download(weights: WeightsEntry) -> State:
+def _download(weights: WeightsEntry, packaged: bool) -> State:
     try:
         with locked(weights.file):
             found = state(weights)
@@ -69,15 +72,18 @@ def _download(weights: WeightsEntry) -> State:
                 found = state(weights)
         return found
     except DownloadError as error:
-        raise _missing(weights, str(error)) from None
+        raise _missing(weights, str(error), packaged) from None
     except OSError as error:
-        raise _missing(weights, f"they cannot be stored in {store_folder()} ({error})") from None
+        raise _missing(weights, f"they cannot be stored in {store_folder()} ({error})", packaged) from None
 
 
-def _missing(weights: WeightsEntry, reason: str) -> DataError:
+def _missing(weights: WeightsEntry, reason: str, packaged: bool) -> DataError:
+    hint = (
+        " The packaged extractors work without a download: digits-cnn, mnist-cnn, cifar10-cnn, and digits-clip for "
+        "images with texts."
+    )
     return DataError(
-        f"The weights '{weights.name}' are missing: {reason}. {_by_hand(weights)} The packaged extractors work "
-        "without a download: digits-cnn, mnist-cnn, cifar10-cnn, and digits-clip for images with texts."
+        f"The weights '{weights.name}' are missing: {reason}. {_by_hand(weights)}{hint if packaged else ''}"
     )
 
 

@@ -11,6 +11,7 @@ class PixelExtractor:
 
     name = "pixels"
     notes = ()
+    input_size = None
 
     def __init__(self, width=6, logits=True):
         self.width, self.with_logits, self.images_seen = width, logits, 0
@@ -64,11 +65,29 @@ def save(folder, images, suffix="png"):
     return folder
 
 
+def spatial_statistics(features):
+    """``mu``, ``sigma``, ``mu_s`` and ``sigma_s`` of features, as a statistics file has them."""
+    main, spatial = (array.astype(np.float64) for array in (features.features, features.spatial))
+    return {
+        "mu": main.mean(0),
+        "sigma": np.cov(main, rowvar=False),
+        "mu_s": spatial.mean(0),
+        "sigma_s": np.cov(spatial, rowvar=False),
+    }
+
+
+def save_classes(folder, images, names):
+    """Write image i into the class folder ``names[i % len(names)]``; returns the folder."""
+    for k, name in enumerate(names):
+        save(folder / name, images[k :: len(names)])
+    return folder
+
+
 def collect_share(arguments):
     """What one process collects of its share of the samples; runs in a process of its own."""
     import genbench
 
-    reference, samples, index, metrics = arguments
-    evaluator = genbench.Evaluator(reference, metrics, extractor=PixelExtractor())
+    reference, samples, index, metrics, options = arguments
+    evaluator = genbench.Evaluator(reference, metrics, extractor=PixelExtractor(), options=options)
     evaluator.update(samples, index=index)
     return evaluator.collected()

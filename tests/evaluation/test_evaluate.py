@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tarfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,11 @@ from eval_inputs import PixelExtractor, WordModel, collect_share, pictures, save
 import genbench
 from genbench.errors import DataError, UsageError
 from genbench.evaluation import collect
+from genbench.evaluation.pairing import PairCollector, PairScores
 from genbench.evaluation.result import read_result, write_result
+from genbench.metrics import Estimate, PairMetric
+from genbench.protocols import PROTOCOLS
+from genbench.sources.base import SourceImage
 from genbench.sources.folder import FolderSource
 
 SMALL = {"kid": {"subsets": 5, "subset_size": 20}, "inception_score": {"splits": 2}}
@@ -327,7 +332,7 @@ def test_processes_change_nothing(sides, processes):
     samples, reference = sides
     whole = values(run(samples, reference))
     evaluator = genbench.Evaluator(reference, METRICS, extractor=PixelExtractor(), options=named(SMALL))
-    shares = [(reference, samples[rank::3], np.arange(60)[rank::3], METRICS) for rank in range(3)]
+    shares = [(reference, samples[rank::3], np.arange(60)[rank::3], METRICS, named(SMALL)) for rank in range(3)]
     folder = str(Path(__file__).parent)
     with ProcessPoolExecutor(processes, get_context("spawn"), sys.path.insert, (0, folder)) as pool:
         for part in pool.map(collect_share, shares):
@@ -377,3 +382,118 @@ def test_merged_parts_say_what_the_whole_says(rng):
         assert merged.samples == whole.samples and merged.samples.sizes == {"16x16": 30}
         for name, scores in whole.scores.items():
             assert merged.scores[name] == pytest.approx(scores, rel=1e-6), name
+
+
+def test_pairs_whose_names_differ_are_refused_unless_by_order(rng, tmp_path):
+    images = pictures(rng, 5)
+    a, b = save(tmp_path / "a", images), save(tmp_path / "b", images)
+    (b / "00001.png").rename(b / "other.png")
+    with pytest.raises(DataError, match=r"00001.*--pairs-by-order"):
+        genbench.evaluate(a, b, ["ssim"], pairs=True)
+    found = genbench.evaluate(a, b, ["ssim"], pairs=True, by_order=True)
+    assert found["ssim"].value < 1 and "paired-by-order" in codes(found)
+
+
+def test_pair_scores_stand_in_the_order_of_the_reference(rng, tmp_path):
+    images = pictures(rng, 8)
+    noisy = np.clip(images.astype(int) + rng.integers(-40, 40, images.shape), 0, 255).astype(np.uint8)
+    a, b = save(tmp_path / "a", noisy), save(tmp_path / "b", images)
+    straight = genbench.evaluate(a, b, ["psnr"], pairs=True)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for i in rng.permutation(8):
+            archive.add(a / f"{i:05d}.png", f"{i:05d}.png")
+    shuffled = genbench.evaluate(tmp_path / "a.tar", b, ["psnr"], pairs=True)
+    assert np.array_equal(straight.scores["psnr.mean"], shuffled.scores["psnr.mean"])
+
+
+def test_a_batch_that_failed_is_not_forgotten(sides):
+    class Picky(PixelExtractor):
+        def extract(self, images):
+            if images.shape[2] == 9:
+                raise DataError("no 9 x 9 images here")
+            return super().extract(images)
+
+    evaluator = genbench.Evaluator(sides[1], ["fid"], extractor=Picky())
+    evaluator.update(sides[0])
+    evaluator.update(np.zeros((4, 3, 9, 9), np.uint8))
+    with pytest.raises(DataError, match="no 9 x 9"):
+        evaluator.compute()
+    with pytest.raises(DataError, match="earlier batch failed"):
+        evaluator.compute()
+    evaluator.reset()
+    evaluator.update(sides[0])
+    assert evaluator.compute()["fid"].n == 60
+
+
+def test_names_as_on_the_command_line(sides):
+    found = run(*sides, "FID, is")
+    assert [metric.name for metric in found.metrics] == ["fid", "inception_score"]
+    assert found["is"] is found["inception_score"]
+    with pytest.raises(UsageError, match="not available"):
+        run(*sides, ("fid",), device="quantum")
+    with pytest.raises(UsageError, match="must not be negative"):
+        run(*sides, ("fid",), seed=-1)
+
+
+def test_networks_and_weights_without_use_are_refused(sides, tmp_path):
+    images = sides[0]
+    for more in ({"extractor": "digits-cnn"}, {"weights": tmp_path / "x.pth"}, {"image_text": "digits-clip"}):
+        with pytest.raises(UsageError, match="leave"):
+            genbench.evaluate(images, images, ["psnr"], pairs=True, **more)
+
+
+def test_all_takes_what_the_inputs_allow(sides):
+    alone = genbench.evaluate(sides[0], None, "all", extractor=PixelExtractor())
+    assert {metric.name for metric in alone.metrics} == {"inception_score", "is_infinity"}
+
+
+def test_the_seed_reaches_metrics_that_draw(sides):
+    one, two = (run(*sides, ("fid_infinity",), seed=seed)["fid_infinity"] for seed in (1, 2))
+    assert one.value != two.value and one.comparable["options"]["seed"] == 1
+
+
+def test_what_two_results_must_share(sides, tmp_path):
+    samples, reference = sides
+    stored = {
+        "array": reference,
+        "folder": save(tmp_path / "r", reference),
+        "nhwc": np.ascontiguousarray(reference.transpose(0, 2, 3, 1)),
+        "once": iter(reference),
+    }
+    found = {name: run(samples, given, ("fid", "is")) for name, given in stored.items()}
+    assert len({result["fid"].comparable["reference"] for result in found.values()}) == 1
+    fewer = run(samples, reference[1:], ("fid",))
+    assert fewer["fid"].comparable["reference"] != found["array"]["fid"].comparable["reference"]
+    assert "reference" not in found["array"]["is"].comparable
+
+
+def test_every_protocol_sets_its_options(sides):
+    for protocol in PROTOCOLS.values():
+        metrics = [name for name in ("inception_score", "precision", "coverage") if name in protocol.options]
+        if not metrics:
+            continue
+        options = {"inception_score": {"splits": 2}} if "inception_score" in metrics else {}
+        found = genbench.evaluate(*sides, metrics, protocol=protocol.name, extractor=PixelExtractor(), options=options)
+        for metric in metrics:
+            expected = {**protocol.options[metric], **options.get(metric, {})}
+            assert expected.items() <= found[metric].comparable["options"].items(), (protocol.name, metric)
+
+
+class FirstMinusSecond(PairMetric):
+    name = "first_minus_second"
+
+    def score_pairs(self, x, y):
+        return x.mean((1, 2, 3)) - y.mean((1, 2, 3))
+
+    def compute(self, inputs):
+        return [Estimate(float(self.scores(inputs).mean()), 3)]
+
+
+def test_samples_come_first_in_a_pair():
+    metric, found = FirstMinusSecond(), PairScores()
+    collector = PairCollector([metric], found)
+    dark, light = np.zeros((3, 8, 8), np.uint8), np.full((3, 8, 8), 200, np.uint8)
+    for _ in range(3):
+        collector.add(SourceImage(light, "sample"), SourceImage(dark, "reference"))
+    collector.finish()
+    assert found.ordered().scores(metric.score_key, metric.score_pairs).tolist() == [200.0] * 3

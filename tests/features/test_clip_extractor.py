@@ -68,6 +68,7 @@ def test_embeddings_are_not_normalised_and_grey_is_repeated(tiny):
 def test_identity_says_what_made_the_numbers(tiny):
     clip = load(tiny[1])
     assert clip.name == clip.identity["name"] == "clip:genbench-tiny"
+    assert clip.input_size == 32
     assert "shorter side to 32, centre crop 32x32" in clip.identity["preprocessing"]
     assert "77 tokens" in clip.identity["tokenizer"]
     assert clip.notes and clip.identity["weights_sha256"][:12] in clip.notes[0]

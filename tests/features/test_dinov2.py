@@ -135,6 +135,7 @@ def test_identity_and_note_of_a_file_with_another_hash(tiny):
     assert extractor.name == "dinov2:vits14"
     assert set(extractor.identity) == {"name", "weights_sha256", "preprocessing", "precision"}
     assert "Pillow bicubic to 224x224" in extractor.identity["preprocessing"]
+    assert extractor.input_size == 224
     assert len(extractor.notes) == 1 and extractor.identity["weights_sha256"][:12] in extractor.notes[0]
 
 

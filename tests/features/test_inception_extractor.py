@@ -57,6 +57,7 @@ def test_name_and_identity_tell_apart_what_gives_other_numbers(network):
     assert stops_early.name == "inception-v3:64"
     assert stops_early.identity != plain.identity != cleaned.identity
     assert cleaned.identity["preprocessing"].startswith("clean: Pillow bicubic")
+    assert plain.input_size == stops_early.input_size == 299
 
 
 def test_weights_of_the_users_own_are_noted_and_identified(inception_file):

@@ -55,6 +55,7 @@ def test_identity(mobilenet):
     assert plain.name == "torchvision:mobilenet_v3_small/IMAGENET1K_V1"
     assert "bilinear of the shorter side to 256, centre crop 224x224" in plain.identity["preprocessing"]
     assert stretched.name.endswith("@tf1") and "tf1: bilinear to 224" in stretched.identity["preprocessing"]
+    assert plain.input_size == stretched.input_size == 224
     assert plain.notes and plain.identity["weights_sha256"][:12] in plain.notes[0]
 
 

@@ -143,6 +143,28 @@ def objects():
     return lambda images: np.array([["a"]] * len(images))
 
 constant = 7
+
+def weighted():
+    weights = np.load("weights.npy")
+    return lambda images: images.reshape(len(images), -1)[:, :64] * weights
+
+def large_only():
+    def features(images):
+        assert images.shape[1:] == (3, 224, 224)
+        return images.mean((2, 3))
+    return features
+
+def odd_only():
+    def features(images):
+        assert images.shape[1:] == (2, 5, 5)
+        return images.mean((2, 3))
+    return features
+
+def takes_images(images):
+    return images.reshape(len(images), -1)
+
+class Sized(Own):
+    input_size = 96
 """
 
 
@@ -162,7 +184,12 @@ def test_a_function_becomes_an_extractor(plugin):
     found = extractor.extract(images)
     assert np.array_equal(found.features, images.reshape(5, -1)) and found.features.dtype == np.float32
     assert extractor.name == "genbench_test_plugin:function"
-    assert extractor.identity == {
+    probed = dict(extractor.identity)
+    probe = probed.pop("probe")
+    assert probe["images"] == [2, 3, 32, 32] and len(probe["sha256"]) == 64
+    assert probed == {
+        "precision": "float32",
+        "preprocessing": "tf1",
         "name": "genbench_test_plugin:function",
         "module": "genbench_test_plugin",
         "callable": "function",
@@ -173,6 +200,40 @@ def test_a_function_becomes_an_extractor(plugin):
 def test_a_factory_may_take_the_options(plugin):
     found = load_extractor("genbench_test_plugin:scaled", ExtractorOptions(batch_size=3)).extract(noise())
     np.testing.assert_allclose(found.features, noise().mean((2, 3)) * 3, rtol=1e-6)
+
+
+def test_a_function_is_known_by_what_it_makes(plugin):
+    """Its source stays; the file of weights that it loads does not."""
+
+    def identity(weights):
+        np.save(plugin.parent / "weights.npy", weights)
+        return load_extractor("genbench_test_plugin:weighted").identity
+
+    weights = np.random.default_rng(0).normal(size=64)
+    first = identity(weights)
+    assert identity(weights) == first == identity(weights * (1 + 1e-9))
+    weights[3] *= 1.5
+    assert identity(weights) != first
+    precise = load_extractor("genbench_test_plugin:weighted", ExtractorOptions(precision="bfloat16")).identity
+    assert precise["precision"] == "bfloat16"
+
+
+def test_a_function_that_takes_no_probe_is_never_taken_for_another(plugin):
+    large = [load_extractor("genbench_test_plugin:large_only") for _ in range(2)]
+    assert large[0].identity == large[1].identity and large[0].identity["probe"]["images"] == [2, 3, 224, 224]
+    assert not large[0].notes
+    odd = [load_extractor("genbench_test_plugin:odd_only") for _ in range(2)]
+    assert odd[0].identity == odd[0].identity and odd[0].identity != odd[1].identity
+    assert "never reused" in odd[0].notes[0]
+    assert odd[0].extract(noise(2, 5, 2)).features.shape == (2, 2)
+
+
+def test_input_sizes(plugin, script):
+    path = script(Means())
+    assert FILE.load(ExtractorOptions(argument=f"{path}@24")).input_size == 24
+    assert FILE.load(ExtractorOptions(argument=str(path))).input_size is None
+    assert load_extractor("genbench_test_plugin:Sized").input_size == 96
+    assert load_extractor("genbench_test_plugin:function").input_size is None
 
 
 def test_a_class_may_be_the_extractor(plugin):
@@ -188,6 +249,10 @@ def test_a_class_may_be_the_extractor(plugin):
         ("genbench_test_plugin:functoin", "Did you mean 'function'"),
         ("genbench_test_plugin:constant", "Unknown callable"),
         ("genbench_test_plugin:broken", "ValueError: no luck"),
+        (
+            "genbench_test_plugin:takes_images",
+            r"AttributeError.*def make\(options\): return features, where",
+        ),
         ("genbench_test_plugin:nothing", "made a int, expected a FeatureExtractor"),
         ("genbench_broken_plugin:make", "Importing genbench_broken_plugin failed: ModuleNotFoundError"),
         ("genbench_no_such_module:make", "Unknown extractor 'genbench_no_such_module:make'"),

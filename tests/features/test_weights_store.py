@@ -136,6 +136,9 @@ def test_missing_weights_say_which_file_to_put_where(store):
         locate("pinned", download=False)
     for part in ("http://127.0.0.1:9/pinned.pth", str(store), "as pinned.pth", "genbench weights add", "digits-cnn"):
         assert part in str(error.value)
+    with pytest.raises(DataError) as error:
+        locate("pinned", download=False, packaged=False)
+    assert str(store) in str(error.value) and "digits-cnn" not in str(error.value)
 
 
 def test_a_users_file_is_used_with_a_note(store, write):

@@ -107,6 +107,16 @@ def test_data_root_comes_before_the_variable(tmp_path: Path, monkeypatch: pytest
     assert len(load_dataset("mnist").test) == 20
 
 
+def test_a_missing_data_set_says_where_it_goes(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        load_dataset("mnist")
+    said = str(error.value)
+    assert "neither GENBENCH_DATA_ROOT nor --data-root names a folder) and could not be downloaded" in said
+    assert said.endswith("and set GENBENCH_DATA_ROOT=DIR, or give --data-root DIR.")
+    with pytest.raises(DataError, match=f"looked in {tmp_path}\\)"):
+        load_dataset("cifar10", data_root=tmp_path)
+
+
 def test_broken_mnist_files_are_named(tmp_path: Path) -> None:
     write_mnist(tmp_path, ".gz", train=20_000)
     path = tmp_path / f"{MNIST_FILES[0]}.gz"

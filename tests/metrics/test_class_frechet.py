@@ -37,7 +37,7 @@ def test_mean_of_the_distances_within_classes(rng):
     ]
     assert found.value == pytest.approx(np.mean([e.value for e in single]), rel=1e-10)
     assert found.standard_error == pytest.approx(np.sqrt(sum(e.standard_error**2 for e in single)) / 3, rel=1e-9)
-    assert found.n == 75 and found.conditions == {"classes": 3} and found.notes == ()
+    assert found.n == 75 and found.conditions["classes"] == 3 and found.notes == ()
     assert found.extra["classes"]["bee"] == {"value": pytest.approx(single[1].value), "n": 20, "reference_n": 60}
 
 
@@ -52,7 +52,7 @@ def test_mixed_up_classes_show_here_alone(rng):
 def test_missing_and_tiny_classes_are_named(rng):
     (x, labels), (y, y_labels) = draw(rng, (30, 1, 0)), draw(rng, (40, 40, 40))
     found = compute_one(ClassFrechetDistance(), inputs(x, labels, y, y_labels))
-    assert list(found.extra["classes"]) == ["ant"] and found.conditions == {"classes": 1}
+    assert list(found.extra["classes"]) == ["ant"] and found.conditions["classes"] == 1
     assert found.extra["missing"] == ["cat"] and found.extra["too_few"] == ["bee"]
     assert "no samples of 1 class of the reference: cat" in found.notes[0]
     assert "fewer than 2 images of 1 class on one side: bee" in found.notes[1]
@@ -77,6 +77,17 @@ def test_notes_low_rank_and_missing_interval(rng):
     found = compute_one(ClassFrechetDistance(), inputs(x, labels, y, y_labels))
     assert "fewer samples than features in 1 class" in found.notes[0] and "ant" in found.notes[0]
     assert found.ci95 is None and "at least 3 samples of each class" in found.notes[1]
+
+
+def test_another_division_of_the_reference_does_not_compare(rng):
+    (x, labels), (y, y_labels) = draw(rng, (30, 30)), draw(rng, (40, 40))
+
+    def conditions(divided, who=labels):
+        return compute_one(ClassFrechetDistance(), inputs(x, who, y, divided)).conditions
+
+    swapped = np.concatenate(([1], y_labels[1:]))
+    assert conditions(y_labels) == conditions(y_labels.astype(np.int32)) == conditions(y_labels, labels[::-1])
+    assert conditions(y_labels)["labels_fingerprint"] != conditions(swapped)["labels_fingerprint"]
 
 
 def test_needs_labels(rng):

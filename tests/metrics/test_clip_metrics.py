@@ -191,6 +191,10 @@ def test_accuracy_of_known_angles():
     found = compute_one(ClipAccuracy(), given)
     np.testing.assert_array_equal(found.per_image, [1, 0, 1, 1])
     assert found.value == 0.75 and found.extra["chance"] == pytest.approx(1 / 3)
+    keys = ("labels_fingerprint", "prompts_fingerprint")
+    others = inputs(plane(10, 80, 170, 100), table, labels=[0, 1, 1, 1], class_names=names)
+    asked = compute_one(ClipAccuracy(), others).conditions
+    assert len({asked[key] for key in keys} | {found.conditions[key] for key in keys}) == 2
     between = compute_one(ClipAccuracy(), inputs(plane(45.0), table, labels=[1], class_names=names))
     assert between.value == 0.5
     other = {f"the {name}": v for name, v in zip(names, plane(90, 0, 180), strict=True)}

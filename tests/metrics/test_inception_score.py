@@ -73,10 +73,10 @@ def test_equals_torch_fidelity(rng, n):
 
 @pytest.mark.parametrize("n", [1500, 1003, 21])
 def test_equals_torchmetrics(rng, n, monkeypatch):
-    """Its arithmetic and its chunks; its shuffle, drawn from the global generator, is left out."""
+    """Its arithmetic and its chunks; its shuffle, which the global generator draws, is replaced by ours."""
     inception = pytest.importorskip("torchmetrics.image.inception")
     logits = (rng.normal(size=(n, 60)) * 3).astype(np.float32)
-    monkeypatch.setattr(torch, "randperm", torch.arange)
+    monkeypatch.setattr(torch, "randperm", lambda n: torch.from_numpy(np.random.RandomState(2020).permutation(n)))
     theirs = SimpleNamespace(features=[torch.from_numpy(logits)], splits=10)
     mean, std = inception.InceptionScore.compute(theirs)
     found = compute_one(under("torchmetrics"), logits_inputs(logits))
@@ -91,6 +91,10 @@ def test_equals_blocks_of_5000_in_given_order(rng):
     expected = [by_hand(logits[:5000]), by_hand(logits[5000:10_000]), 1.0]
     assert found.value == pytest.approx(np.mean(expected), rel=1e-9)
     assert found.estimator == "mean-of-3-splits"
+    assert len(found.notes) == 1 and "the last of 3 blocks has 1 of 5000 samples" in found.notes[0]
+    assert not compute_one(under("adm"), logits_inputs(logits[:7500])).notes
+    assert compute_one(under("adm"), logits_inputs(logits[:7499])).notes
+    assert not compute_one(under("adm"), logits_inputs(logits[:100])).notes
 
 
 def test_bounds():

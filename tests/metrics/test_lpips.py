@@ -54,7 +54,7 @@ def metric(random_net, monkeypatch):
         )
         for name, path in files.items()
     }
-    monkeypatch.setattr("genbench.metrics.perceptual.locate", located.__getitem__)
+    monkeypatch.setattr("genbench.metrics.perceptual.locate", lambda name, **_: located[name])
     return PerceptualSimilarity(net=net)
 
 
@@ -158,11 +158,12 @@ def test_network_and_images_go_to_the_device(rng, metric, used_before):
 
 
 def test_missing_weights_say_what_to_do(rng, monkeypatch, tmp_path):
-    def none(name):
+    def none(name, *, packaged):
+        assert not packaged
         raise DataError(f"The weights '{name}' are missing")
 
     monkeypatch.setattr("genbench.metrics.perceptual.locate", none)
-    with pytest.raises(DataError, match="alexnet-imagenet"):
+    with pytest.raises(DataError, match=r"'alexnet-imagenet' are missing.*'lpips-alex' are missing"):
         PerceptualSimilarity().score_pairs(*colour_pairs(rng))
 
 

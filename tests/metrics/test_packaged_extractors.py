@@ -105,9 +105,35 @@ def test_weights_of_another_architecture_are_refused(copy):
         copy.load(ExtractorOptions())
 
 
+def test_grey_images_may_have_one_channel_or_three(digits, extractor):
+    images = digits.test.images[:5]
+    colour = load_extractor("cifar10-cnn")
+    grey = np.random.default_rng(0).integers(0, 256, (5, 1, 32, 32), dtype=np.uint8)
+    for network, one in ((extractor, images), (colour, grey)):
+        found, expected = network.extract(one), network.extract(np.repeat(one, 3, 1))
+        np.testing.assert_array_equal(found.features, expected.features)
+        assert network.input_size is None
+    tinted = np.repeat(images, 3, 1)
+    tinted[1, 2, 0, 0] ^= 1
+    with pytest.raises(DataError, match="takes grey images, and 1 of 5 are coloured"):
+        extractor.extract(tinted)
+
+
+@pytest.mark.parametrize("name", ["digits-cnn", "digits-clip"])
+def test_options_that_would_be_ignored_are_refused(name, tmp_path):
+    for spec, options, reason in (
+        (name, ExtractorOptions(weights=tmp_path / "w.pth"), "comes with its weights; leave --weights out"),
+        (name, ExtractorOptions(precision="bfloat16"), "in float32 only, got precision bfloat16"),
+        (f"{name}:64", ExtractorOptions(), "takes no argument"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            load_extractor(spec, options)
+
+
 def test_refuses_other_images(extractor):
-    with pytest.raises(DataError, match=r"\(1, 8, 8\), got \(3, 8, 8\)"):
-        extractor.extract(np.zeros((2, 3, 8, 8), np.uint8))
+    for shape in ((3, 9, 9), (1, 9, 9), (2, 8, 8)):
+        with pytest.raises(DataError, match=r"\(1, 8, 8\), got \(\d, \d, \d\)"):
+            extractor.extract(np.zeros((2, *shape), np.uint8))
     with pytest.raises(DataError, match="Expected uint8"):
         extractor.extract(np.zeros((2, 1, 8, 8), np.float32))
     with pytest.raises(DataError, match="N > 0"):

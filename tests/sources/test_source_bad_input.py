@@ -120,6 +120,27 @@ def test_skipping_all_images_is_an_error(tmp_path: Path) -> None:
         read(tmp_path, on_error="skip")
 
 
+def test_a_list_with_a_bad_image_has_a_fingerprint(tmp_path: Path) -> None:
+    """By which images are readable and where the others are."""
+    damaged = tmp_path / "damaged.png"
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    good = list(IMAGES[:3])
+
+    def fingerprint(*items: Any) -> str | None:
+        return opened(list(items)).fingerprint()
+
+    def bad() -> Image.Image:
+        return Image.open(damaged)
+
+    seen = Observations()
+    assert len(read([*good, bad()], seen, "skip")) == 3
+    assert len(seen.skipped) == 1
+    first = fingerprint(*good, bad())
+    assert first == fingerprint(*good, bad())
+    assert len({first, fingerprint(*good), fingerprint(bad(), *good), fingerprint(*good[:2], bad())}) == 4
+
+
 def test_datasets_that_raise(tmp_path: Path) -> None:
     class Broken(torch.utils.data.Dataset):
         def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from source_files import made, opened, pixels
 
 from genbench.errors import DataError, UsageError
 from genbench.sources import StatisticsSource, open_source, read_statistics, write_statistics
+from genbench.sources.statistics import PASSPORT
 
 RNG = np.random.RandomState(0)
 FEATURES = RNG.randn(50, 7)
@@ -122,3 +124,32 @@ def test_statistics_take_no_labels(tmp_path: Path) -> None:
     write_statistics(tmp_path / "s.npz", MU, SIGMA)
     with pytest.raises(UsageError, match="no images to give labels or prompts"):
         open_source(tmp_path / "s.npz", labels=[1])
+
+
+def test_a_passport_says_what_made_the_statistics(tmp_path: Path) -> None:
+    identity = {"name": "inception-v3", "weights_sha256": "ab" * 32}
+    passport = json.dumps({"extractor": identity, "fingerprint": "cd" * 32})
+    write_statistics(tmp_path / "own.npz", MU, SIGMA, 50, extra={PASSPORT: np.array(passport)})
+    write_statistics(tmp_path / "other.npz", MU, SIGMA, 50)
+    own, other = read_statistics(tmp_path / "own.npz"), read_statistics(tmp_path / "other.npz")
+    assert own.made_with == identity
+    assert own.data_fingerprint == "cd" * 32
+    assert (other.made_with, other.data_fingerprint) == (None, None)
+    assert own.fingerprint() == other.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "passport",
+    [
+        np.array("no JSON"),
+        np.array("[1]"),
+        np.array('{"extractor": "x", "fingerprint": 3}'),
+        np.array(3),
+        np.array(["{}"]),
+        np.array("[" * 100_000),
+    ],
+)
+def test_a_passport_of_another_tool_is_ignored(passport: np.ndarray, tmp_path: Path) -> None:
+    write_statistics(tmp_path / "s.npz", MU, SIGMA, 50, extra={PASSPORT: passport})
+    source = read_statistics(tmp_path / "s.npz")
+    assert (source.made_with, source.data_fingerprint) == (None, None)
