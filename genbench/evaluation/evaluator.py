@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -17,8 +17,9 @@ from genbench import __version__
 from genbench.environment import describe_environment, resolve_device
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.collect import Collection, Collector, Wanted
+from genbench.evaluation.networks import Networks
 from genbench.evaluation.pairing import PairCollector
-from genbench.evaluation.plan import Plan, make_plan
+from genbench.evaluation.plan import make_plan
 from genbench.evaluation.progress import Progress, Report, silent
 from genbench.evaluation.reference import (
     Prepared,
@@ -30,46 +31,13 @@ from genbench.evaluation.reference import (
 )
 from genbench.evaluation.result import EvalResult, SideInfo, with_scores
 from genbench.evaluation.warn import Read, all_warnings
-from genbench.features import ExtractorOptions, FeatureExtractor, Precision, load_extractor
-from genbench.features.image_text import ImageTextModel, load_image_text
+from genbench.features import ExtractorOptions, FeatureExtractor, Precision
+from genbench.features.image_text import ImageTextModel
 from genbench.files import hash_value
 from genbench.metrics.base import ImageText, MetricInputs
 from genbench.metrics.scoring import score_metrics
 from genbench.sources import ImageSource, Pairing, StatisticsSource, match_pairs, open_source
 from genbench.sources.base import OnError, SourceImage
-
-
-@dataclass
-class Networks:
-    """The networks of a plan, loaded once and shared by both sides."""
-
-    extractor: FeatureExtractor | None
-    image_text: ImageTextModel | None
-
-    @classmethod
-    def load(
-        cls,
-        plan: Plan,
-        options: ExtractorOptions,
-        extractor: str | FeatureExtractor | None,
-        image_text: str | ImageTextModel | None,
-    ) -> Networks:
-        """Load what the plan names, where no object was given. ``options.weights`` are the extractor's if there is one.
-
-        Raises:
-            UsageError, DataError: unknown names, or weights that are missing or unfit; says what to do.
-        """
-        if options.weights is not None and plan.extractor is None and plan.image_text is None:
-            raise UsageError(f"No metric runs a network that {options.weights} could be of: leave the weights out.")
-        text_options = options if plan.extractor is None else replace(options, weights=None)
-        one = plan.extractor is not None and plan.extractor == plan.image_text and image_text is None
-        if isinstance(extractor, str) or extractor is None:
-            extractor = None if plan.extractor is None else load_extractor(plan.extractor, options)
-        if one and hasattr(extractor, "encode_texts"):
-            image_text = cast(ImageTextModel, extractor)
-        if isinstance(image_text, str) or image_text is None:
-            image_text = None if plan.image_text is None else load_image_text(plan.image_text, text_options)
-        return cls(extractor, image_text)
 
 
 class Evaluator:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genbench.evaluation.collect import NEARLY_CONSTANT_RANGE, Collection
+from genbench.evaluation.networks import Networks
 from genbench.evaluation.plan import Plan
 from genbench.evaluation.reference import WHO, Prepared
 from genbench.evaluation.result import SideInfo, Warn
 from genbench.metrics.base import Need
 from genbench.record import MetricResult
 from genbench.sources import Pairing
-
-if TYPE_CHECKING:
-    from genbench.evaluation.evaluator import Networks
 
 UPSCALING_LIMIT = 4.0
 _LOSSY = frozenset({"JPEG", "WEBP", "JPEG2000", "MPO"})

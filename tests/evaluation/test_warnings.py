@@ -63,7 +63,7 @@ def test_nothing_is_cached_of_a_reference_with_unreadable_images(rng, tmp_path):
 def test_precision_reaches_the_network(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "genbench.evaluation.evaluator.load_extractor", lambda spec, options: asked.append(options) or PixelExtractor()
+        "genbench.evaluation.networks.load_extractor", lambda spec, options: asked.append(options) or PixelExtractor()
     )
     genbench.Evaluator(np.zeros((3, 3, 8, 8), np.uint8), ["fid"], precision="bfloat16", protocol="clean")
     genbench.Evaluator(np.zeros((3, 3, 8, 8), np.uint8), ["sfid"])
