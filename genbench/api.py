@@ -7,6 +7,7 @@ can do with ``isinstance``, never who it is. Images cross this border as uint8 (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -119,6 +120,20 @@ class LogLikelihood:
     standard_error: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class LogNormaliser:
+    """log Z of an unnormalised model, estimated once and shared by all images.
+
+    value: nats. standard_error: of ``value``, 0 where it is exact. kind: what log P = log p~ - value is with it; an
+    estimated log Z makes it an "estimate". details: figures for the record (effective sample size, chains, ...).
+    """
+
+    value: float
+    standard_error: float
+    kind: Kind
+    details: Mapping[str, float] = field(default_factory=dict)
+
+
 class ModelConfig(BaseModel):
     """Base of model configs: frozen, typed, unknown keys refused."""
 
@@ -147,11 +162,15 @@ class TrainContext(Protocol):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model may learn from: the training and the validation split, whole, as CPU tensors."""
+    """What a model may learn from: the training and the validation split, whole, as CPU tensors.
+
+    intensities: (N, C, H, W) uint8 grey values that binary training images were drawn from, where there are such.
+    """
 
     train: Batch
     validation: Batch
     spec: ImageSpec
+    intensities: Tensor | None = None
 
 
 class GenerativeModel(nn.Module):
@@ -164,7 +183,9 @@ class GenerativeModel(nn.Module):
         averaged: names among ``networks`` whose parameters are averaged over steps (EMA) for validation and sampling.
         sampler_options: names of the `SamplerOptions` fields that `sample` honours.
         conditions: what `sample` can be conditioned on: "labels", "captions", "source", "mask". A model that lists
-            "labels" is asked for the classes in turn: sample i is to be of class i mod num_classes.
+            "labels" is asked for the classes in turn: sample i is to be of class i mod num_classes. One that lists
+            "mask" inpaints: where the condition's mask is set, its samples equal the condition's source, and the
+            harness asks for it only with both.
     """
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
@@ -221,6 +242,27 @@ class HasLikelihood(Protocol):
 
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
         """Per-image log P(x); randomness from ``noise``, whose index is ``batch.index``."""
+
+
+@runtime_checkable
+class HasNormaliser(Protocol):
+    """A model that knows its probability up to a constant, log P(x) = log p~(x) - log Z, and can find log Z.
+
+    The harness finds log Z once for an estimator and takes it from every image's log p~.
+    """
+
+    def likelihood_estimators(self) -> tuple[str, ...]:
+        """Names of the estimators of log Z offered, the one to quote first; empty where none applies."""
+
+    def log_unnormalised(self, batch: Batch, noise: NoiseSource) -> Tensor:
+        """(B,) float64 log p~(x) in nats of discrete images; randomness from ``noise`` alone."""
+
+    def log_normaliser(self, estimator: str, seed: int) -> LogNormaliser:
+        """log Z; all randomness from ``seed``.
+
+        Raises:
+            NotConverged: the estimate cannot be trusted; the message says why.
+        """
 
 
 @runtime_checkable

@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     """Content key: hash of all that made these weights."""
     weights_sha256: str
     training: dict[str, Any] = {}
+    environment: dict[str, Any] = {}
+    """Where it was trained: versions, device, threads."""
     genbench_version: str
 
 

@@ -22,6 +22,10 @@ class Interrupted(GenbenchError):  # noqa: N818
     """Work stopped on request with its state saved (exit status 130)."""
 
 
+class NotConverged(GenbenchError):  # noqa: N818
+    """An estimate that did not converge: its reason is shown in place of a number."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

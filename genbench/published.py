@@ -12,11 +12,19 @@ from genbench.recipe import source_path
 
 
 def published_checkpoints(model_class: type[GenerativeModel]) -> dict[str, Path]:
-    """Checkpoint folders by suite: ``weights/<model>-<suite>/`` beside the model's source file."""
-    source = source_path(model_class)
-    prefix = f"{source.stem}-"
-    found = sorted((source.parent / "weights").glob(f"{prefix}*/{MANIFEST}"))
+    """Checkpoint folders by suite, as `published_folder` names them."""
+    prefix = published_folder(model_class, "").name
+    found = sorted(published_folder(model_class, "").parent.glob(f"{prefix}*/{MANIFEST}"))
     return {path.parent.name.removeprefix(prefix): path.parent for path in found}
+
+
+def published_folder(model_class: type[GenerativeModel], suite: str) -> Path:
+    """Where a suite's published weights of a model lie: ``weights/<model>-<suite>`` beside its source file.
+
+    <model> is the registered name, or the source file's stem for a class that is not registered.
+    """
+    source = source_path(model_class)
+    return source.parent / "weights" / f"{registry.name_of(model_class) or source.stem}-{suite}"
 
 
 def find_checkpoint(source: str, suite: str | None = None) -> Path:

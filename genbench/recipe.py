@@ -41,6 +41,8 @@ class TrainRecipe(BaseModel):
     checkpoint_every: int = Field(500, ge=1)
     horizontal_flip: bool = False
     """Mirror each training image with probability one half; changes the density that is modelled."""
+    dynamic_binarisation: bool = False
+    """Redraw each binary training image from its grey values, Bernoulli(x / 255), whenever it is used."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of forward and backward passes on an accelerator; a CPU always uses fp32."""
 

@@ -75,6 +75,10 @@ class Training(_Strict):
     budget_steps: int = 0
     best_step: int | None = None
     stopped_early: bool = False
+    diverged: str | None = None
+    """When and why training was stopped for figures that are not finite; the weights are the last good ones."""
+    source: Literal["trained", "published"] = "trained"
+    """Whether these weights were trained by this run, or are the published ones (the figures are of their training)."""
     seconds: float = 0.0
     images_per_second: float | None = None
     parameters: int = 0

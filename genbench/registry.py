@@ -78,6 +78,12 @@ def model_name(reference: str) -> str:
     return reference.rsplit(":", 1)[1].lower() if ".py:" in reference else reference
 
 
+def name_of(model_class: type) -> str | None:
+    """The name under which a model's class is registered, or None."""
+    value = f"{model_class.__module__}:{model_class.__qualname__}"
+    return next((name for name, entry in entries("models").items() if entry.value == value), None)
+
+
 def _from_file(reference: str) -> Any:
     file, class_name = reference.rsplit(":", 1)
     path = Path(file).resolve()

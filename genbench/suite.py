@@ -65,7 +65,8 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1)
-    """Also the table of the models' recipe files that is used."""
+    recipes: str | None = None
+    """The table of the models' recipe files that is used; the suite's own name by default."""
     description: str = ""
     requirements: str = ""
     """What a run takes (time, memory, downloads), shown before it starts."""
@@ -113,6 +114,11 @@ class Suite(BaseModel):
             if name not in self.metrics:
                 raise ValueError(f"options.{name}: no metric of this suite.{nearest(name, self.metrics)}")
         return self
+
+    @property
+    def recipe_table(self) -> str:
+        """The table of recipe files, and the name of the published weights, that this suite uses."""
+        return self.recipes or self.name
 
     def rows(self) -> tuple[Row, ...]:
         """Rows of the models, then of the controls.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from genbench.api import Batch, GenerativeModel, Trainable, TrainingData
 from genbench.checkpoint import load_state, load_tensors, save_tensors
-from genbench.errors import DataError, GenbenchError, Interrupted
+from genbench.errors import DataError, GenbenchError, Interrupted, UsageError
 from genbench.noise import NoiseSource, derive_seed
 from genbench.recipe import TrainRecipe
 from genbench.record import Curve, Training
@@ -32,6 +32,10 @@ VALIDATION_BATCH = 256
 
 class TrainingError(GenbenchError):
     """Training broke: a loss that is not finite, or a model that returned the wrong thing."""
+
+
+class _Diverged(Exception):  # noqa: N818
+    """Raised inside the loop by a figure that is not finite."""
 
 
 class _StopAsked(Exception):  # noqa: N818
@@ -109,8 +113,10 @@ class _Progress:
     seconds: float = 0.0
     best: float | None = None
     best_step: int | None = None
+    kept_step: int | None = None
     since_best: int = 0
     stopped_early: bool = False
+    diverged: str | None = None
     validated: int = 0
     sums: dict[str, Any] = field(default_factory=dict)
     count: int = 0
@@ -179,11 +185,13 @@ class Trainer:
         )
         to_device(model, device)
         self.train_data, self.validation_data = data.train.to(device), data.validation.to(device)
+        self.intensities = _intensities(data, recipe, device)
         self.optimizers = model.optimizers()
         self._base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimizers.items()}
         averaged = {name: model.get_submodule(name) for name in model.averaged}
         self.average = Average(averaged, recipe.ema_decay) if recipe.ema_decay and averaged else None
-        self.best_state: dict[str, Tensor] | None = None
+        self.kept_state: dict[str, Tensor] | None = None
+        """Weights of the best validation, or of the last one where the recipe does not keep the best."""
         self.progress = _Progress()
         self._epoch_order: tuple[int, Tensor] | None = None
 
@@ -192,7 +200,8 @@ class Trainer:
 
         Raises:
             Interrupted: stopped on request; the state is saved.
-            TrainingError: a figure that is not finite, or a `validate` of the wrong shape.
+            TrainingError: a figure that is not finite before the first validation (after it, training stops and keeps
+                the last good weights), or a `validate` of the wrong shape.
         """
         self._resume()
         start = time.perf_counter() - self.progress.seconds
@@ -214,6 +223,11 @@ class Trainer:
             self._save()
             step = self.progress.step
             raise Interrupted(f"stopped at step {step} of {self.steps}; the state is saved") from None
+        except _Diverged as reason:
+            advice = "lower the learning rate or clip gradients"
+            if self.kept_state is None:
+                raise TrainingError(f"{reason}; {advice}") from None
+            self.progress.diverged = f"{reason}; the weights are those of step {self.progress.kept_step}; {advice}"
         self._finish()
         self.progress.seconds = time.perf_counter() - start
         return self._summary()
@@ -242,12 +256,19 @@ class Trainer:
         per_epoch = len(data) // size
         start = (step % per_epoch) * size
         chosen = self._order(step // per_epoch)[start : start + size]
-        images = data.images[chosen]
+        images = data.images[chosen] if self.intensities is None else self._binarised(chosen, rng)
         if self.recipe.horizontal_flip:
             flip = torch.rand(size, 1, 1, 1, generator=rng, device=self.device) < 0.5
             images = torch.where(flip, images.flip(-1), images)
         labels = None if data.labels is None else data.labels[chosen]
         return Batch(images=images, index=data.index[chosen], labels=labels)
+
+    def _binarised(self, chosen: Tensor, rng: torch.Generator) -> Tensor:
+        """A new Bernoulli(x / 255) draw of the chosen images, 0 or 255."""
+        assert self.intensities is not None
+        grey = self.intensities[chosen]
+        above = torch.rand(grey.shape, generator=rng, device=self.device) * 255.0 < grey
+        return above.to(torch.uint8) * 255
 
     def _order(self, epoch: int) -> Tensor:
         if self._epoch_order is None or self._epoch_order[0] != epoch:
@@ -275,7 +296,7 @@ class Trainer:
         for name, total in self.progress.sums.items():
             value = float(total) / self.progress.count
             if not math.isfinite(value):
-                raise TrainingError(f"'{name}' is {value} at step {step}; lower the learning rate or clip gradients")
+                raise _Diverged(f"'{name}' is {value} at step {step}")
             self.progress.add_point(name, step, value)
         self.progress.sums, self.progress.count = {}, 0
 
@@ -296,15 +317,16 @@ class Trainer:
         with self._evaluating():
             value = self._validation_figure()
             if not math.isfinite(value):
-                raise TrainingError(f"validation is {value} at step {step}")
+                raise _Diverged(f"validation is {value} at step {step}")
             self.progress.validated = step
             self.progress.add_point("validation", step, value)
             if self.progress.best is None or value < self.progress.best:
                 self.progress.best, self.progress.best_step, self.progress.since_best = value, step, 0
-                if self.recipe.keep_best:
-                    self.best_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
             else:
                 self.progress.since_best += 1
+            if self.progress.since_best == 0 or not self.recipe.keep_best:
+                self.kept_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+                self.progress.kept_step = step
         patience = self.recipe.patience
         self.progress.stopped_early = patience is not None and self.progress.since_best >= patience
 
@@ -324,8 +346,8 @@ class Trainer:
         return total / len(data)
 
     def _finish(self) -> None:
-        if self.best_state is not None:
-            self.model.load_state_dict(self.best_state)
+        if self.kept_state is not None and (self.recipe.keep_best or self.progress.diverged):
+            self.model.load_state_dict(self.kept_state)
         elif self.average is not None:
             self.average.copy_in(self.average.shadow)
         self.model.eval()
@@ -338,6 +360,7 @@ class Trainer:
             budget_steps=self.steps,
             best_step=done.best_step if self.recipe.keep_best else None,
             stopped_early=done.stopped_early,
+            diverged=done.diverged,
             seconds=done.seconds,
             images_per_second=done.step * size / done.seconds if done.seconds > 0 else None,
             curves={name: Curve(**curve) for name, curve in done.curves.items()},
@@ -347,8 +370,8 @@ class Trainer:
         if self.state_path is None:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        for k, v in (self.best_state or {}).items():
-            tensors[f"best/{k}"] = v
+        for k, v in (self.kept_state or {}).items():
+            tensors[f"kept/{k}"] = v
         for k, v in (self.average.shadow if self.average else {}).items():
             tensors[f"average/{k}"] = v
         scalars: dict[str, Any] = {}
@@ -366,13 +389,13 @@ class Trainer:
         if self.state_path is None or not self.state_path.exists():
             return
         tensors, metadata = load_tensors(self.state_path)
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "kept": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, key = name.split("/", 1)
             parts[part][key] = tensor
         try:
             load_state(self.model, parts["model"], str(self.state_path))
-            self.best_state = {k: v.to(self.device) for k, v in parts["best"].items()} or None
+            self.kept_state = {k: v.to(self.device) for k, v in parts["kept"].items()} or None
             if self.average is not None:
                 self.average.shadow = {k: parts["average"][k].to(self.device) for k in self.average.shadow}
             for name, optimizer in self.optimizers.items():
@@ -382,6 +405,17 @@ class Trainer:
             raise DataError(
                 f"{self.state_path}: not the state of this training ({error!r}). Delete it to start over."
             ) from None
+
+
+def _intensities(data: TrainingData, recipe: TrainRecipe, device: torch.device) -> Tensor | None:
+    if not recipe.dynamic_binarisation:
+        return None
+    if data.intensities is None:
+        raise UsageError(
+            "dynamic_binarisation redraws binary training images from their grey values, and this dataset has none. "
+            "Use dataset mnist-binary, or set dynamic_binarisation = false."
+        )
+    return data.intensities.to(device)
 
 
 def _load_optimizer(

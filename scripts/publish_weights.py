@@ -13,7 +13,7 @@ from pathlib import Path
 
 from genbench import registry
 from genbench.checkpoint import MANIFEST, WEIGHTS, load_checkpoint
-from genbench.recipe import source_path
+from genbench.published import published_folder
 
 LARGEST_BYTES = 4 * 2**20
 
@@ -29,8 +29,7 @@ def publish(run: Path) -> list[Path]:
         if (source / WEIGHTS).stat().st_size > LARGEST_BYTES:
             print(f"{name}: {WEIGHTS} is over {LARGEST_BYTES // 2**20} MiB; not published")
             continue
-        file = source_path(registry.load_model(name))
-        target = file.parent / "weights" / f"{file.stem}-{manifest.suite}"
+        target = published_folder(registry.load_model(name), manifest.suite)
         target.mkdir(parents=True, exist_ok=True)
         for part in (WEIGHTS, MANIFEST):
             shutil.copyfile(source / part, target / part)

@@ -16,6 +16,7 @@ Examples:
   genbench run --suite digits
   genbench run --suite digits --models vae,my_model.py:MyModel --seed 1 --out runs/mine
   genbench run --suite mnist --data-root ~/data --budget-scale 0.1
+  genbench run --suite mnist-binary --models made,nade --from-published
 """
 
 
@@ -32,6 +33,9 @@ Examples:
     "--dataset", metavar="SPEC", help="folder:DIR, zip:FILE, npz:FILE or parquet:DIR in place of the suite's."
 )
 @click.option("--budget-scale", type=float, default=1.0, show_default=True, help="Factor on every training budget.")
+@click.option(
+    "--from-published", is_flag=True, help="Score the published weights instead of training; rows without are left out."
+)
 def command(
     suite: str,
     models: str,
@@ -41,6 +45,7 @@ def command(
     data_root: Path | None,
     dataset: str | None,
     budget_scale: float,
+    from_published: bool,
 ) -> int:
     """Train or load every model of a suite, sample, score and time it, and write a report.
 
@@ -60,6 +65,7 @@ def command(
             data_root=data_root,
             dataset=dataset,
             budget_scale=budget_scale,
+            from_published=from_published,
             command="genbench " + shlex.join(sys.argv[1:]),
         )
     )

@@ -24,6 +24,8 @@ class ImageDataset:
     images: np.ndarray
     labels: np.ndarray | None
     spec: ImageSpec
+    intensities: np.ndarray | None = field(default=None, repr=False)
+    """(N, C, H, W) uint8 grey values that binary images were drawn from, where there are such."""
     known_fingerprint: str | None = field(default=None, repr=False)
     """The fingerprint as stored beside the arrays; None computes it from them."""
 
@@ -32,7 +34,7 @@ class ImageDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over images, labels, levels and class names; the name and the place on disk do not count."""
+        """SHA-256 over images, labels, levels and class names; name, place and intensities do not count."""
         if self.known_fingerprint is not None:
             return self.known_fingerprint
         labels = None if self.labels is None else hash_array(self.labels)
@@ -68,4 +70,6 @@ class Splits:
 
     def training_data(self) -> TrainingData:
         """What a model may learn from."""
-        return TrainingData(self.train.batch(), self.validation.batch(), self.spec)
+        grey = self.train.intensities
+        intensities = None if grey is None else torch.from_numpy(np.ascontiguousarray(grey))
+        return TrainingData(self.train.batch(), self.validation.batch(), self.spec, intensities)

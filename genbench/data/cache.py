@@ -20,7 +20,7 @@ from genbench.errors import DataError
 from genbench.files import atomic_path, write_json
 
 _MANIFEST = "splits.json"
-_VERSION = 1
+_VERSION = 2
 
 
 def store_splits(splits: Splits, folder: Path) -> None:
@@ -33,7 +33,8 @@ def store_splits(splits: Splits, folder: Path) -> None:
         entries[dataset.split] = {
             "fingerprint": dataset.fingerprint,
             "images": _store(folder / f"{stem}-images.npy", dataset.images),
-            "labels": None if dataset.labels is None else _store(folder / f"{stem}-labels.npy", dataset.labels),
+            "labels": _store_optional(folder / f"{stem}-labels.npy", dataset.labels),
+            "intensities": _store_optional(folder / f"{stem}-intensities.npy", dataset.intensities),
         }
     spec = {**asdict(splits.spec), "class_names": list(splits.spec.class_names)}
     write_json(folder / _MANIFEST, {"version": _VERSION, "name": splits.name, "spec": spec, "splits": entries})
@@ -58,7 +59,8 @@ def open_splits(folder: Path) -> Splits:
                 name=name,
                 split=split,
                 images=_open(path.parent, entries[split]["images"]),
-                labels=None if entries[split]["labels"] is None else _open(path.parent, entries[split]["labels"]),
+                labels=_open_optional(path.parent, entries[split]["labels"]),
+                intensities=_open_optional(path.parent, entries[split]["intensities"]),
                 spec=spec,
                 known_fingerprint=entries[split]["fingerprint"],
             )
@@ -75,6 +77,14 @@ def _store(path: Path, array: np.ndarray) -> dict[str, Any]:
         with atomic_path(path) as temporary:
             np.save(temporary, np.ascontiguousarray(array), allow_pickle=False)
     return entry
+
+
+def _store_optional(path: Path, array: np.ndarray | None) -> dict[str, Any] | None:
+    return None if array is None else _store(path, array)
+
+
+def _open_optional(folder: Path, entry: dict[str, Any] | None) -> np.ndarray | None:
+    return None if entry is None else _open(folder, entry)
 
 
 def _is_whole(path: Path, entry: dict[str, Any]) -> bool:

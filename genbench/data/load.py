@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genbench.data.base import Splits
+from genbench.data.binarised import load_mnist_binary_splits, read_amat, read_binarised_mnist
 from genbench.data.npz import read_npz
 from genbench.data.parquet import read_parquet
 from genbench.data.split import RawDataset, complete, shuffled, to_splits
@@ -23,12 +24,13 @@ from genbench.errors import DataError, unknown
 from genbench.files import cache_folder
 
 DATA_ROOT_VARIABLE = "GENBENCH_DATA_ROOT"
-NAMED = ("digits", "mnist", "cifar10")
+NAMED = ("digits", "mnist", "mnist-binary", "cifar10")
 READERS: dict[str, Callable[[Path], RawDataset]] = {
     "folder": read_folder,
     "zip": read_zip,
     "npz": read_npz,
     "parquet": read_parquet,
+    "amat": read_amat,
 }
 
 
@@ -41,14 +43,16 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
     """Load a dataset.
 
     Args:
-        spec: ``digits``, ``mnist``, ``cifar10``, or ``folder:DIR``, ``zip:FILE``, ``npz:FILE``, ``parquet:DIR|FILE``.
+        spec: ``digits``, ``mnist``, ``mnist-binary``, ``cifar10``, or ``folder:DIR``, ``zip:FILE``, ``npz:FILE``,
+            ``parquet:DIR|FILE``, ``amat:DIR`` (binarised MNIST as published with NADE).
         data_root: where the named sets are looked for first, before the variable ``GENBENCH_DATA_ROOT`` and the user's
             cache; what is nowhere is downloaded into that cache.
         split_seed: seed of the order of a user's images, and of the splits (a tenth of the training images each) that
             the files leave out. The named sets always have the same splits.
 
     Returns:
-        The splits. A user's dataset is named after the last part of its path, without the suffix, and has 256 levels.
+        The splits. A user's dataset is named after the last part of its path, without the suffix, and has 256 levels
+        (2 for ``amat``).
 
     Raises:
         UsageError: unknown specification. DataError: missing, unreadable or inconsistent files; the message names them.
@@ -70,11 +74,22 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
     raise unknown("dataset", spec, [*NAMED, *forms])
 
 
+_LOADERS: dict[str, Callable[[list[Path], Path], Splits]] = {
+    "mnist": load_mnist_splits,
+    "mnist-binary": load_mnist_binary_splits,
+    "cifar10": load_cifar10_splits,
+}
+_PUBLISHED: dict[str, Callable[[list[Path], Path], RawDataset]] = {
+    "mnist": read_mnist,
+    "mnist-binary": read_binarised_mnist,
+    "cifar10": read_cifar10,
+}
+
+
 def _load_named(name: str, data_root: Path | None) -> Splits:
     if name == "digits":
         return load_digits_splits()
-    load = load_mnist_splits if name == "mnist" else load_cifar10_splits
-    return load(_roots(data_root), data_cache())
+    return _LOADERS[name](_roots(data_root), data_cache())
 
 
 def read_published(name: str, data_root: Path | None = None) -> RawDataset | None:
@@ -85,8 +100,7 @@ def read_published(name: str, data_root: Path | None = None) -> RawDataset | Non
     """
     if name == "digits":
         return None
-    read = read_mnist if name == "mnist" else read_cifar10
-    return read(_roots(data_root), data_cache())
+    return _PUBLISHED[name](_roots(data_root), data_cache())
 
 
 def _roots(data_root: Path | None) -> list[Path]:
@@ -103,7 +117,7 @@ def dataset_status(spec: str) -> tuple[bool, str]:
     if kind == "digits":
         return True, "comes with scikit-learn"
     roots = [Path(root).expanduser() for root in (os.environ.get(DATA_ROOT_VARIABLE), data_cache()) if root]
-    found = found_on_disk(kind, roots)
+    found = found_on_disk(kind.removesuffix("-binary"), roots)
     if found is not None:
         return True, str(found)
     return False, f"{kind} will be downloaded on first use, or put it under {DATA_ROOT_VARIABLE} (or --data-root)"

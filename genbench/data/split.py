@@ -34,11 +34,12 @@ class Part:
 
 @dataclass(frozen=True)
 class RawDataset:
-    """What a reader found: one to three parts ("train" among them), and where, for messages."""
+    """What a reader found: one to three parts ("train" among them) of images with K levels, and where, for messages."""
 
     origin: str
     parts: dict[SplitName, Part]
     class_names: tuple[str, ...] = ()
+    levels: int = 256
 
 
 def stratified_choice(labels: np.ndarray, count: int, rng: np.random.RandomState) -> np.ndarray:
@@ -90,7 +91,7 @@ def shuffled(raw: RawDataset, seed: int) -> RawDataset:
     return replace(raw, parts={name: part.take(rng.permutation(len(part))) for name, part in raw.parts.items()})
 
 
-def to_splits(name: str, raw: RawDataset, levels: int = 256) -> Splits:
+def to_splits(name: str, raw: RawDataset) -> Splits:
     """Wrap three parts as `Splits`. Labels are kept only where every part has them.
 
     Raises:
@@ -105,7 +106,7 @@ def to_splits(name: str, raw: RawDataset, levels: int = 256) -> Splits:
         raise DataError(f"{raw.origin}: the splits differ in image shape (C x H x W): {found}. Make them one size.")
     labelled = all(part.labels is not None for part in raw.parts.values())
     channels, height, width = shapes["train"]
-    spec = ImageSpec(channels, height, width, levels, raw.class_names if labelled else ())
+    spec = ImageSpec(channels, height, width, raw.levels, raw.class_names if labelled else ())
     datasets = {
         split: ImageDataset(
             name=name,

@@ -40,8 +40,8 @@ def load_digits_splits() -> Splits:
     bunch = load_digits()
     levels = torch.from_numpy(bunch.images.astype(np.int64))
     images = from_levels(levels, 17).numpy()[:, None]
-    raw = RawDataset("digits", {"train": Part(images, bunch.target.astype(np.int64))}, _DIGIT_NAMES)
-    return to_splits("digits", complete(raw, SPLIT_SEED, {"validation": 200, "test": 297}), levels=17)
+    raw = RawDataset("digits", {"train": Part(images, bunch.target.astype(np.int64))}, _DIGIT_NAMES, levels=17)
+    return to_splits("digits", complete(raw, SPLIT_SEED, {"validation": 200, "test": 297}))
 
 
 def load_mnist_splits(roots: list[Path], cache: Path) -> Splits:

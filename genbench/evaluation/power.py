@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.uncertainty import half_widths
 from genbench.features.base import FeatureExtractor, Features
-from genbench.metrics.base import Estimate, Metric, MetricInputs, NotApplicable
+from genbench.metrics.base import Estimate, Metric, MetricInputs, NoEstimate, NotApplicable
 from genbench.metrics.sides import Side
 
 BIASED = frozenset({"fid", "sfid", "inception_score"})
@@ -247,6 +247,8 @@ def _measure(
             if whole is None:
                 raise UsageError(f"{metric.name} of the pilot: {reason}.") from None
             continue
+        if isinstance(estimate, NoEstimate):
+            raise UsageError(f"{metric.name} of the pilot: {estimate.reason}.")
         whole = whole or estimate
         if estimate.estimator == whole.estimator and _has_error(estimate):
             found.setdefault(size, []).append(estimate)

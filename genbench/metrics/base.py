@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -30,6 +30,7 @@ __all__ = [
     "Metric",
     "MetricInputs",
     "Need",
+    "NoEstimate",
     "NotApplicable",
     "PairMetric",
     "Side",
@@ -70,13 +71,29 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class NoEstimate:
+    """One estimator of a metric that gave no number, with the reason."""
+
+    estimator: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageLikelihoods:
-    """Per-image log P(x) in nats on the test split, (N,) float64, as a model gave them."""
+    """Per-image log P(x) in nats on the test split, (N,) float64, as a model gave them.
+
+    standard_error: (N,) of the estimator's own noise, independent from image to image. shared_error: standard error in
+    nats of what all images have in common (an estimated log Z). details: figures that explain the estimate. failure:
+    why there are no numbers (``nats`` is empty then).
+    """
 
     nats: np.ndarray
     kind: str
     estimator: str
     standard_error: np.ndarray | None = None
+    shared_error: float = 0.0
+    details: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
 
 
 @dataclass
@@ -176,7 +193,7 @@ class Metric(ABC):
         return asdict(self) if is_dataclass(self) else {}
 
     @abstractmethod
-    def compute(self, inputs: MetricInputs) -> Sequence[Estimate]:
+    def compute(self, inputs: MetricInputs) -> Sequence[Estimate | NoEstimate]:
         """The estimates (usually one; one per estimator for likelihoods).
 
         Raises:

@@ -31,6 +31,13 @@ class TrainingSeconds(_Cost):
     summary = "time spent training"
 
 
+class TrainingImagesPerSecond(_Cost):
+    name = "training_images_per_second"
+    unit = "images/s"
+    higher_is_better = True
+    summary = "training throughput, validation included"
+
+
 class ImagesPerSecond(_Cost):
     name = "images_per_second"
     unit = "images/s"

@@ -5,7 +5,9 @@ A lower bound on log P is an upper bound on these figures; bounds, estimates and
 
 from __future__ import annotations
 
-from typing import get_args
+import math
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,15 +15,21 @@ import torch
 from genbench.api import Kind
 from genbench.errors import DataError
 from genbench.images import bits_per_dim
-from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NotApplicable
+from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NoEstimate, NotApplicable
 from genbench.metrics.estimates import mean_estimate
+from genbench.metrics.statistics import Z95
 from genbench.record import MetricKind
 
 KINDS: dict[str, MetricKind] = {"exact": "exact", "lower_bound": "upper_bound", "estimate": "estimate"}
 """Kind of log P to kind of -log P."""
 
 
-def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: float) -> Estimate:
+SAMPLING_INTERVAL = "normal over images; their scatter includes the estimator's own noise"
+
+
+def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: float) -> Estimate | NoEstimate:
+    if likelihood.failure is not None:
+        return NoEstimate(likelihood.estimator, likelihood.failure)
     if likelihood.kind not in KINDS:
         raise DataError(
             f"Likelihood '{likelihood.estimator}' is of kind '{likelihood.kind}', expected one of "
@@ -33,23 +41,38 @@ def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: flo
             f"Likelihood '{likelihood.estimator}' is not finite for {infinite} of {len(values)} test images: the model "
             "gives them probability 0, or its arithmetic overflows."
         )
-    extra = {}
+    extra: dict[str, Any] = dict(likelihood.details)
     if likelihood.standard_error is not None:
         noise = error_scale * float(np.sqrt(np.square(likelihood.standard_error).mean() / len(values)))
         extra["monte_carlo_error"] = noise
-    return mean_estimate(
+    found = mean_estimate(
         values,
-        interval="normal over images; their scatter includes the estimator's own noise",
+        interval=SAMPLING_INTERVAL,
         estimator=likelihood.estimator,
         kind=KINDS[likelihood.kind],
         paired_by="test image",
         extra=extra,
     )
+    return _with_shared_error(found, error_scale * likelihood.shared_error)
+
+
+def _with_shared_error(estimate: Estimate, shared: float) -> Estimate:
+    """Widen a normal interval by an error that all images have in common, as that of an estimated log Z."""
+    if shared == 0.0 or estimate.standard_error is None:
+        return estimate
+    error = math.hypot(estimate.standard_error, shared)
+    return replace(
+        estimate,
+        ci95=(estimate.value - Z95 * error, estimate.value + Z95 * error),
+        interval="normal over images, widened by the standard error of log Z",
+        standard_error=error,
+        extra={**estimate.extra, "shared_error": shared},
+    )
 
 
 def _nats(inputs: MetricInputs) -> list[tuple[ImageLikelihoods, np.ndarray]]:
     if not inputs.likelihoods:
-        raise NotApplicable("this model gives no likelihood")
+        raise NotApplicable("this model gives no likelihood of images")
     return [(likelihood, np.asarray(likelihood.nats, dtype=np.float64)) for likelihood in inputs.likelihoods]
 
 
@@ -61,7 +84,7 @@ class BitsPerDim(Metric):
     higher_is_better = False
     summary = "negative log-likelihood of test images in bits per dimension"
 
-    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+    def compute(self, inputs: MetricInputs) -> list[Estimate | NoEstimate]:
         """One estimate for each of the model's likelihood estimators.
 
         Raises:
@@ -83,7 +106,7 @@ class NatsPerImage(Metric):
     higher_is_better = False
     summary = "negative log-likelihood of test images in nats per image"
 
-    def compute(self, inputs: MetricInputs) -> list[Estimate]:
+    def compute(self, inputs: MetricInputs) -> list[Estimate | NoEstimate]:
         """One estimate for each of the model's likelihood estimators.
 
         Raises:

@@ -13,7 +13,7 @@ from genbench import registry
 from genbench.errors import DataError, GenbenchError, UsageError
 from genbench.features.base import FeatureExtractor
 from genbench.features.image_text import ImageTextModel
-from genbench.metrics.base import Estimate, Metric, MetricInputs, Need, NotApplicable
+from genbench.metrics.base import Estimate, Metric, MetricInputs, Need, NoEstimate, NotApplicable
 from genbench.metrics.options import build_metric
 from genbench.record import MetricResult, MetricStatus
 
@@ -86,6 +86,9 @@ def score_metrics(
             results.append(_without_value(metric, inputs, "failed", _reason(error)))
             continue
         for estimate in estimates:
+            if isinstance(estimate, NoEstimate):
+                results.append(_without_value(metric, inputs, "failed", estimate.reason, estimate.estimator))
+                continue
             results.append(_result(metric, inputs, estimate, comparable))
             if estimate.per_image is not None and results[-1].status == "ok":
                 per_image[f"{metric.name}.{estimate.estimator}"] = estimate.per_image

@@ -100,6 +100,9 @@ METRICS: dict[str, MetricName] = {
     "evaluations_per_image": MetricName("Evaluations", "cost", "rate", "Network evaluations per sampled image."),
     "parameters": MetricName("Parameters", "cost", "count", "Number of learned parameters."),
     "training_seconds": MetricName("Training", "cost", "seconds", "Time spent in training."),
+    "training_images_per_second": MetricName(
+        "Training images/s", "cost", "rate", "Training images per second, validation included."
+    ),
     "peak_memory_bytes": MetricName("Peak memory", "cost", "bytes", "Largest memory of the process."),
 }
 

@@ -17,8 +17,10 @@ from pydantic import BaseModel, ConfigDict
 import genbench
 from genbench import registry
 from genbench.api import GenerativeModel, SamplerOptions
+from genbench.checkpoint import read_manifest
 from genbench.errors import UsageError, unknown
 from genbench.files import hash_file, hash_value
+from genbench.published import published_checkpoints
 from genbench.recipe import Recipe, build_config, load_recipe, sampler_options, source_path
 from genbench.suite import Row, Suite
 
@@ -27,14 +29,19 @@ _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 def _harness_hash(*files: str) -> str:
     folder = Path(genbench.__file__).parent
-    return hash_value({file: hash_file(folder / file) for file in files})
+    paths = [path for file in files for path in _python_files(folder / file)]
+    return hash_value({path.relative_to(folder).as_posix(): hash_file(path) for path in paths})
+
+
+def _python_files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.py")) if path.is_dir() else [path]
 
 
 TRAIN_VERSION = _harness_hash("controls.py", "data/base.py", "images.py", "noise.py", "train.py")
 """Hash of the harness's code that makes weights; a part of every cell's key."""
 SAMPLE_VERSION = _harness_hash("sample.py")
 """Hash of the harness's code that draws samples, beyond what `TRAIN_VERSION` covers; a change keeps the weights."""
-LIKELIHOOD_VERSION = _harness_hash("likelihood.py")
+LIKELIHOOD_VERSION = _harness_hash("likelihood")
 GALLERY_VERSION = _harness_hash("run/gallery.py")
 
 
@@ -69,6 +76,8 @@ class CellPlan(BaseModel):
     seed: int
     key: str
     rows: tuple[RowPlan, ...]
+    published: Path | None = None
+    """Folder of the published weights that are scored in place of a training."""
 
     @property
     def stem(self) -> str:
@@ -83,11 +92,14 @@ def plan_cells(
     dataset_fingerprint: str,
     device: torch.device,
     budget_scale: float,
+    from_published: bool = False,
 ) -> list[CellPlan]:
     """Group rows into cells and name each by the hash of all that makes its weights.
 
+    With ``from_published``, models are those with published weights for the suite; controls are fitted as ever.
+
     Raises:
-        UsageError: unknown model or variant, a bad recipe or config.
+        UsageError: unknown model or variant, a bad recipe or config, or no published weights where they are asked for.
     """
     grouped: dict[str, list[str | None]] = {}
     for row in rows:
@@ -99,6 +111,8 @@ def plan_cells(
     for seed in seeds:
         for reference, variants in grouped.items():
             cell = _plan_cell(suite, reference, variants, seed, dataset_fingerprint, device, budget_scale)
+            if from_published and not cell.control:
+                cell = _with_published_weights(suite, cell)
             if taken.setdefault(cell.model, reference) != reference:
                 raise UsageError(
                     f"'{reference}' and '{taken[cell.model]}' would both be row '{cell.model}'. Rename one."
@@ -117,7 +131,7 @@ def _plan_cell(
     budget_scale: float,
 ) -> CellPlan:
     model_class = registry.load_model(reference)
-    recipe = load_recipe(model_class, suite.name)
+    recipe = load_recipe(model_class, suite.recipe_table)
     config = build_config(model_class, recipe.config).model_dump(mode="json")
     steps = max(1, round(recipe.train.steps * budget_scale))
     name = registry.model_name(reference)
@@ -151,6 +165,33 @@ def _plan_cell(
         key=key,
         rows=rows,
     )
+
+
+def with_published_weights(suite: Suite, rows: Iterable[Row]) -> list[Row]:
+    """The rows whose models have published weights for the suite, and the controls."""
+    kept = []
+    for row in rows:
+        model_class = registry.load_model(row.model)
+        control = bool(getattr(model_class, "control", False))
+        if control or suite.recipe_table in published_checkpoints(model_class):
+            kept.append(row)
+    return kept
+
+
+def _with_published_weights(suite: Suite, cell: CellPlan) -> CellPlan:
+    """The cell with its published weights, named by them; their config is the one they were trained with."""
+    model_class = registry.load_model(cell.reference)
+    folder = published_checkpoints(model_class).get(suite.recipe_table)
+    if folder is None:
+        raise UsageError(
+            f"'{cell.model}' has no published weights for suite '{suite.name}'. Leave it out, or train it: run without "
+            "--from-published."
+        )
+    manifest = read_manifest(folder)
+    key = hash_value(
+        {"published": manifest.weights_sha256, "trained": manifest.key, "source": source_hash(model_class)}
+    )
+    return cell.model_copy(update={"published": folder, "config": manifest.config, "key": key})
 
 
 def _plan_row(model_class: type[GenerativeModel], name: str, recipe: Recipe, variant: str | None, seed: int) -> RowPlan:

@@ -28,7 +28,7 @@ from genbench.metrics import load_metric
 from genbench.record import Record, read_record
 from genbench.report import build_report
 from genbench.report.tables import write_summary
-from genbench.run.plan import CellPlan, RowPlan, plan_cells
+from genbench.run.plan import CellPlan, RowPlan, plan_cells, with_published_weights
 from genbench.run.pool import Outcome, Pool
 from genbench.run.progress import Progress
 from genbench.run.scoring import write_failure
@@ -53,6 +53,7 @@ class RunOptions:
     data_root: Path | None = None
     dataset: str | None = None
     budget_scale: float = 1.0
+    from_published: bool = False
     command: str = ""
 
 
@@ -105,8 +106,8 @@ def run_suite(options: RunOptions) -> RunResult:
         KeyboardInterrupt: stopped; the state is saved and the same command goes on.
     """
     suite = load_suite(options.suite)
-    rows = [Row.parse(name) for name in options.models] or list(suite.rows())
     suite.check_names()
+    rows = [Row.parse(name) for name in options.models] or _default_rows(suite, options)
     for metric in suite.metrics:
         load_metric(metric, suite.options.get(metric))
     device = resolve_device(options.device)
@@ -115,10 +116,36 @@ def run_suite(options: RunOptions) -> RunResult:
         raise UsageError(f"--data-root {options.data_root}: no such folder.")
     if not 0.0 < options.budget_scale < float("inf"):
         raise UsageError(f"--budget-scale is {options.budget_scale}, expected a number above 0.")
-    plan_cells(suite, rows, seeds=[0], dataset_fingerprint="", device=device, budget_scale=1.0)
+    _plan(suite, rows, device, options, dataset_fingerprint="")
     prepare_folder(root)
     with _locked(root):
         return _run_locked(suite, rows, device, root, options)
+
+
+def _default_rows(suite: Suite, options: RunOptions) -> list[Row]:
+    """The suite's rows; with ``from_published``, those that have published weights, and the controls."""
+    rows = list(suite.rows())
+    if not options.from_published:
+        return rows
+    kept = with_published_weights(suite, rows)
+    left_out = sorted({str(row) for row in rows} - {str(row) for row in kept})
+    if left_out:
+        print(f"No published weights for suite '{suite.name}': {', '.join(left_out)}; left out.", file=sys.stderr)
+    return kept
+
+
+def _plan(
+    suite: Suite, rows: Sequence[Row], device: torch.device, options: RunOptions, dataset_fingerprint: str
+) -> list[CellPlan]:
+    return plan_cells(
+        suite,
+        rows,
+        seeds=suite.seeds if options.seed is None else [options.seed],
+        dataset_fingerprint=dataset_fingerprint,
+        device=device,
+        budget_scale=options.budget_scale,
+        from_published=options.from_published,
+    )
 
 
 @contextmanager
@@ -138,15 +165,7 @@ def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: P
     suite = _with_extractor(suite)
     _announce_image_text(suite)
     splits = _dataset(store, suite, options)
-    seeds = suite.seeds if options.seed is None else [options.seed]
-    cells = plan_cells(
-        suite,
-        rows,
-        seeds=seeds,
-        dataset_fingerprint=splits.fingerprint,
-        device=device,
-        budget_scale=options.budget_scale,
-    )
+    cells = _plan(suite, rows, device, options, splits.fingerprint)
     for cell in cells:
         store.claim_cell(cell.stem, cell.key)
     stems = [row.stem for cell in cells for row in cell.rows]

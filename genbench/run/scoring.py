@@ -134,7 +134,7 @@ def score_row(task: Task, row: RowPlan, monitor: Monitor, *, again: bool = False
         pairs=_reconstructions(store, row, receipts["gallery"], splits),
         image_text=_image_text(task, samples, splits, texts),
         likelihoods=read_likelihoods(store, row.stem, receipts["likelihood"]),
-        cost=cost_figures(None if task.cell.control else training.parameters, training, timing, made_in),
+        cost=cost_figures(None if task.cell.control else training.parameters, training, timing, trained["trained_in"]),
         reference_cache=_reference_cache(store, splits, extractor),
         seed=row.seed,
     )
@@ -240,11 +240,20 @@ def _write_per_image(store: Store, row: RowPlan, arrays: dict[str, np.ndarray]) 
 
 
 def cost_figures(
-    parameters: int | None, training: Training, timing: Timing | None, made_in: dict[str, Any]
+    parameters: int | None, training: Training, timing: Timing | None, trained_in: dict[str, Any]
 ) -> dict[str, Estimate]:
-    """Size, training and sampling figures by metric name; those not measured are left out."""
-    trained_on = {"device": made_in["cpu"] if made_in["device"] == "cpu" else made_in["device"]}
-    figures = {"training_seconds": Estimate(training.seconds, 1, estimator="wall clock", conditions=trained_on)}
+    """Size, training and sampling figures by metric name; those not measured are left out.
+
+    trained_in: the environment of the training; empty where it is not known.
+    """
+    figures = {}
+    if trained_in:
+        on = {"device": trained_in["cpu"] if trained_in["device"] == "cpu" else trained_in["device"]}
+        figures["training_seconds"] = Estimate(training.seconds, 1, estimator="wall clock", conditions=on)
+        if training.images_per_second is not None:
+            figures["training_images_per_second"] = Estimate(
+                training.images_per_second, 1, estimator="mean over the training", conditions=on
+            )
     if parameters is not None:
         figures["parameters"] = Estimate(float(parameters), 1, kind="exact", estimator="count")
     if timing is not None:

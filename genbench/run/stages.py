@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from genbench import __version__, registry
-from genbench.api import Fittable, GenerativeModel, HasLikelihood, Trainable
+from genbench.api import Fittable, GenerativeModel, ImageSpec, Trainable
 from genbench.checkpoint import MANIFEST, load_checkpoint, read_manifest, save_checkpoint
 from genbench.controls import FitsSplits
 from genbench.data.base import ImageDataset, Splits
 from genbench.data.cache import open_splits
 from genbench.environment import describe_environment
-from genbench.errors import DataError, GenbenchError, Interrupted
+from genbench.errors import DataError, GenbenchError, Interrupted, UsageError
 from genbench.files import hash_value, read_npz, write_json, write_npz
-from genbench.likelihood import evaluate_likelihood
+from genbench.likelihood import evaluate_likelihood, likelihood_estimators
 from genbench.metrics.base import ImageLikelihoods
 from genbench.noise import derive_seed
 from genbench.recipe import build_config
@@ -166,26 +166,55 @@ def train_stage(task: Task, splits: Splits, monitor: Monitor) -> float:
             renewed = manifest.model_copy(update={"sample": cell.recipe.sample, "variants": cell.recipe.variants})
             write_json(folder / MANIFEST, renewed.model_dump(mode="json"))
         if task.store.receipt(cell.stem, "training", cell.key) is None:
-            _write_training(task, Training.model_validate(manifest.training))
+            _write_training(task, Training.model_validate(manifest.training), manifest.environment)
         return 0.0
     start = time.perf_counter()
-    model_class = registry.load_model(cell.reference)
-    model = build_model(model_class, build_config(model_class, cell.config), splits.spec, cell.seed)
     monitor.stage = f"train {cell.model}"
-    training = _learn(task, model, splits, folder, monitor).model_copy(update={"parameters": count_parameters(model)})
-    save_checkpoint(folder, model, _manifest(task, splits, training))
+    model, training, trained_in = (
+        _published(task, splits) if cell.published else _trained(task, splits, folder, monitor)
+    )
+    training = training.model_copy(update={"parameters": count_parameters(model)})
+    save_checkpoint(folder, model, _manifest(task, splits, training, trained_in))
     (folder / STATE_FILE).unlink(missing_ok=True)
-    _write_training(task, training)
+    _write_training(task, training, trained_in)
     return time.perf_counter() - start
 
 
-def _write_training(task: Task, training: Training) -> None:
+def _trained(
+    task: Task, splits: Splits, folder: Path, monitor: Monitor
+) -> tuple[GenerativeModel, Training, dict[str, Any]]:
+    cell = task.cell
+    model_class = registry.load_model(cell.reference)
+    model = build_model(model_class, build_config(model_class, cell.config), splits.spec, cell.seed)
+    return model, _learn(task, model, splits, folder, monitor), environment(task)
+
+
+def _published(task: Task, splits: Splits) -> tuple[GenerativeModel, Training, dict[str, Any]]:
+    """The published weights, with the figures and the environment of their training."""
+    assert task.cell.published is not None
+    model, manifest = load_checkpoint(task.cell.published, "cpu", registry.load_model(task.cell.reference))
+    if model.spec != splits.spec:
+        raise UsageError(
+            f"The published weights of {task.cell.model} are for images {_describe(model.spec)}, this dataset's are "
+            f"{_describe(splits.spec)}. Train it on this dataset: run without --from-published."
+        )
+    training = Training.model_validate(manifest.training).model_copy(update={"source": "published"})
+    return model, training, manifest.environment
+
+
+def _describe(spec: ImageSpec) -> str:
+    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
+    return f"of {spec.channels} x {spec.height} x {spec.width} and {spec.levels} levels{classes}"
+
+
+def _write_training(task: Task, training: Training, trained_in: dict[str, Any]) -> None:
     task.store.write_receipt(
         task.cell.stem,
         "training",
         task.cell.key,
         training.seconds,
         training=training.model_dump(mode="json"),
+        trained_in=trained_in,
         environment=environment(task),
     )
 
@@ -226,11 +255,11 @@ def count_parameters(model: GenerativeModel) -> int:
     return parameters or sum(b.numel() for b in model.buffers() if b.is_floating_point())
 
 
-def _manifest(task: Task, splits: Splits, training: Training) -> dict[str, Any]:
+def _manifest(task: Task, splits: Splits, training: Training, trained_in: dict[str, Any]) -> dict[str, Any]:
     cell = task.cell
     return {
         "model": cell.reference,
-        "suite": task.suite.name,
+        "suite": task.suite.recipe_table,
         "config": cell.config,
         "spec": asdict(splits.spec),
         "sample": cell.recipe.sample,
@@ -238,6 +267,7 @@ def _manifest(task: Task, splits: Splits, training: Training) -> dict[str, Any]:
         "seed": cell.seed,
         "key": cell.key,
         "training": training.model_dump(mode="json"),
+        "environment": trained_in,
         "genbench_version": __version__,
     }
 
@@ -278,18 +308,27 @@ def _samples(
 def _likelihood(
     task: Task, row: RowPlan, model: GenerativeModel, splits: Splits, monitor: Monitor
 ) -> tuple[Path | None, dict[str, Any]]:
-    if row.variant is not None or not isinstance(model, HasLikelihood):
+    estimators = () if row.variant is not None else likelihood_estimators(model)
+    if not estimators:
         return None, {"estimators": []}
     test = _first(splits.test, task.suite.likelihood.num_images)
     arrays: dict[str, np.ndarray] = {}
     found = []
-    for position, estimator in enumerate(model.likelihood_estimators()):
+    for position, estimator in enumerate(estimators):
         monitor.stage = f"likelihood {row.name} ({estimator})"
         result = evaluate_likelihood(model, test, estimator, row.seed, task.suite.sample_batch_size, monitor.step)
         arrays[f"nats_{position}"] = result.nats
         if result.standard_error is not None:
             arrays[f"error_{position}"] = result.standard_error
-        found.append({"kind": result.kind, "estimator": result.estimator})
+        found.append(
+            {
+                "kind": result.kind,
+                "estimator": result.estimator,
+                "shared_error": result.shared_error,
+                "details": dict(result.details),
+                "failure": result.failure,
+            }
+        )
     path = task.store.likelihood(row.stem)
     write_npz(path, **arrays)
     return path, {"estimators": found}
@@ -299,7 +338,7 @@ def _first(data: ImageDataset, count: int | str) -> ImageDataset:
     if count == "all" or int(count) >= len(data):
         return data
     labels = None if data.labels is None else data.labels[: int(count)]
-    return replace(data, images=data.images[: int(count)], labels=labels, known_fingerprint=None)
+    return replace(data, images=data.images[: int(count)], labels=labels, intensities=None, known_fingerprint=None)
 
 
 def read_likelihoods(store: Store, row: str, receipt: dict[str, Any] | None) -> list[ImageLikelihoods]:
@@ -308,8 +347,8 @@ def read_likelihoods(store: Store, row: str, receipt: dict[str, Any] | None) -> 
         return []
     arrays = read_npz(store.likelihood(row))
     return [
-        ImageLikelihoods(arrays[f"nats_{i}"], e["kind"], e["estimator"], arrays.get(f"error_{i}"))
-        for i, e in enumerate(receipt["estimators"])
+        ImageLikelihoods(nats=arrays[f"nats_{i}"], standard_error=arrays.get(f"error_{i}"), **entry)
+        for i, entry in enumerate(receipt["estimators"])
     ]
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baselines.latent import vae
 from genbench.record import read_record
 
 TOYS = Path(__file__).parents[1] / "harness" / "toys.py"
+WEIGHTS = Path(vae.__file__).parent / "weights"
 SUITE = """
 name = "tiny"
 dataset = "digits"
@@ -253,3 +255,41 @@ def test_damaged_files_are_named_or_made_again(tmp_path, damage):
     else:
         assert result.returncode == 0
         assert content(out) == before
+
+
+def published_suite(folder, *models):
+    path = folder / "mine.toml"
+    rows = ", ".join(f'"{model}"' for model in models)
+    path.write_text(SUITE.format(models=rows).replace('name = "tiny"', 'name = "mine"\nrecipes = "digits"'))
+    return path
+
+
+def test_published_weights_are_scored_in_place_of_a_training(tmp_path):
+    suite = published_suite(tmp_path, "pca", "vae", f"{TOYS}:Histogram")
+    done = genbench("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert f"No published weights for suite 'mine': {TOYS}:Histogram; left out." in done.stderr
+    record = read_record(tmp_path / "run" / "records" / "vae-s0.json")
+    manifest = json.loads((WEIGHTS / "vae-digits" / "manifest.json").read_text())
+    assert record.training.source == "published" and record.training.steps == manifest["training"]["steps"]
+    assert record.config == manifest["config"]
+    assert not (tmp_path / "run" / "records" / "histogram-s0.json").exists()
+    mine = (tmp_path / "run" / "checkpoints" / "vae-s0" / "weights.safetensors").read_bytes()
+    assert len(mine) == len((WEIGHTS / "vae-digits" / "weights.safetensors").read_bytes())
+    again = genbench("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
+    assert again.returncode == 0 and read_record(tmp_path / "run" / "records" / "vae-s0.json") == record
+
+
+def test_published_weights_that_are_missing_or_of_other_images_are_named(tmp_path):
+    suite = published_suite(tmp_path, "vae")
+    row = f"{TOYS}:Histogram"
+    asked = genbench("run", "--suite", suite, "--from-published", "--models", row, "--out", tmp_path / "a")
+    assert asked.returncode == 2 and "'histogram' has no published weights for suite 'mine'" in asked.stderr
+    small = tmp_path / "small.npz"
+    np.savez(small, train=np.zeros((30, 12, 12, 1), np.uint8))
+    other = genbench(
+        *("run", "--suite", suite, "--from-published", "--models", "vae"),
+        *("--dataset", f"npz:{small}", "--out", tmp_path / "b"),
+    )
+    assert other.returncode == 1
+    assert "are for images of 1 x 8 x 8 and 17 levels, 10 classes, this dataset's are of 1 x 12 x 12" in other.stderr

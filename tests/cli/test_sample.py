@@ -15,7 +15,7 @@ from genbench.checkpoint import load_checkpoint, save_checkpoint
 from genbench.cli.main import main
 from genbench.published import published_checkpoints
 
-MODELS = registry.names("models")
+MODELS = [name for name in registry.names("models") if published_checkpoints(registry.load_model(name))]
 TOYS = Path(__file__).parents[1] / "harness" / "toys.py"
 
 

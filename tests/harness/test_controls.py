@@ -62,7 +62,7 @@ def tiny_splits(levels: int, seed: int = 0) -> Splits:
     rng = np.random.RandomState(seed)
     k = np.minimum(rng.randint(0, levels, (60, 1, 1, 1)), rng.randint(0, levels, (60, 1, 2, 2)))
     images = from_levels(torch.from_numpy(k), levels).numpy()
-    return to_splits("tiny", complete(RawDataset("tiny", {"train": Part(images, None)}), 0), levels)
+    return to_splits("tiny", complete(RawDataset("tiny", {"train": Part(images, None)}, levels=levels), 0))
 
 
 def test_names_stand_for_these_classes() -> None:

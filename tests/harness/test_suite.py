@@ -27,7 +27,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 def test_packaged_suites() -> None:
-    assert suite_names() == ["cifar10", "digits", "mnist"]
+    assert suite_names() == ["cifar10", "digits", "digits-full", "mnist", "mnist-binary"]
     for name in suite_names():
         suite = load_suite(name)
         assert suite.name == suite.dataset == name

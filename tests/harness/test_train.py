@@ -189,3 +189,36 @@ def test_autocast_does_not_keep_weights_of_before_a_step():
     trainer(model, steps=1).run()
     before, after = model.outputs[0]
     assert after == pytest.approx(before - 2.0, abs=0.05)
+
+
+class Breaks(Histogram):
+    """Trains well until step 25, where its loss and its weights become NaN."""
+
+    def update(self, batch, ctx):
+        figures = super().update(batch, ctx)
+        if ctx.step < 25:
+            return figures
+        with torch.no_grad():
+            self.net.logits.fill_(float("nan"))
+        return {"loss": figures["loss"] * float("nan")}
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_a_diverging_training_stops_with_its_last_good_weights(keep_best):
+    model = build_model(Breaks, ModelConfig(), SPLITS.spec, 0)
+    found = trainer(model, steps=40, validate_every=10, keep_best=keep_best).run()
+    assert found.steps == 26 and not found.stopped_early
+    assert found.diverged.startswith("'loss' is nan at step 26; the weights are those of step 20")
+    assert torch.isfinite(model.net.logits).all()
+    good = build_model(Histogram, ModelConfig(), SPLITS.spec, 0)
+    trainer(good, steps=20, validate_every=10, keep_best=keep_best).run()
+    assert torch.equal(model.net.logits, good.net.logits)
+
+
+def test_a_validation_that_is_not_finite_stops_a_training_too():
+    class Fails(Histogram):
+        def validate(self, batch, noise):
+            return super().validate(batch, noise) * (float("nan") if self.seen > 250 else 1.0)
+
+    found = trainer(build_model(Fails, ModelConfig(), SPLITS.spec, 0), steps=40, validate_every=10).run()
+    assert found.diverged.startswith("validation is nan at step 30; the weights are those of step 20")

@@ -9,6 +9,7 @@ from metric_inputs import compute_one, image_inputs, random_images
 from genbench.errors import DataError
 from genbench.metrics import ImageLikelihoods, NotApplicable
 from genbench.metrics.likelihood import BitsPerDim, NatsPerImage
+from genbench.metrics.scoring import score
 
 
 def inputs(rng, *likelihoods, shape=(3, 4, 5)):
@@ -59,3 +60,25 @@ def test_refuses_nothing_infinite_and_unknown_kinds(rng):
         BitsPerDim().compute(inputs(rng, ImageLikelihoods(np.array([-1.0, -np.inf]), "exact", "exact")))
     with pytest.raises(DataError, match="kind 'upper_bound'"):
         BitsPerDim().compute(inputs(rng, ImageLikelihoods(np.array([-1.0, -2.0]), "upper_bound", "x")))
+
+
+def test_an_error_that_all_images_share_widens_the_interval_and_does_not_shrink_with_them(rng):
+    nats = rng.normal(size=6) - 50
+    alone = compute_one(NatsPerImage(), inputs(rng, ImageLikelihoods(nats, "estimate", "ais")))
+    both = compute_one(
+        NatsPerImage(), inputs(rng, ImageLikelihoods(nats, "estimate", "ais", None, 0.7, {"chains": 5.0}))
+    )
+    assert both.value == alone.value and both.extra["chains"] == 5.0 and both.extra["shared_error"] == 0.7
+    assert both.standard_error == pytest.approx(math.hypot(alone.standard_error, 0.7))
+    assert both.ci95[1] - both.value == pytest.approx(1.959964 * both.standard_error, rel=1e-6)
+    bits = compute_one(BitsPerDim(), inputs(rng, ImageLikelihoods(nats, "estimate", "ais", None, 0.7)))
+    assert bits.standard_error == pytest.approx(both.standard_error / (60 * math.log(2)))
+
+
+def test_an_estimate_that_did_not_converge_says_so_and_stops_no_other(rng):
+    good = ImageLikelihoods(rng.normal(size=6) - 50, "estimate", "ais-forward")
+    bad = ImageLikelihoods(np.empty(0), "estimate", "ais-reverse", failure="did not converge: 3 of 100 chains count")
+    results, arrays = score(inputs(rng, good, bad), ["nats_per_image"], {}, {})
+    assert [(r.estimator, r.status) for r in results] == [("ais-forward", "ok"), ("ais-reverse", "failed")]
+    assert results[1].reason == bad.failure and results[1].value is None
+    assert list(arrays) == ["nats_per_image.ais-forward"]
