@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -48,6 +49,11 @@ def default_condition(model: GenerativeModel, index: Tensor) -> Condition:
     if "labels" not in model.conditions or not model.spec.num_classes:
         return Condition()
     return Condition(labels=index.to(model.device, torch.int64) % model.spec.num_classes)
+
+
+def inpainting_condition(model: GenerativeModel, index: Tensor, source: Tensor, mask: Tensor) -> Condition:
+    """The condition for filling in ``source`` (B, C, H, W) where ``mask`` (B, 1, H, W) is False."""
+    return replace(default_condition(model, index), source=source.to(model.device), mask=mask.to(model.device))
 
 
 def sample_labels(

@@ -28,6 +28,7 @@ from genbench.api import (
     GenerativeModel,
     HasLatent,
     HasLikelihood,
+    HasNormaliser,
     ImageSpec,
     Reconstructs,
     Trainable,
@@ -39,7 +40,7 @@ from genbench.images import from_levels
 from genbench.noise import NoiseSource
 from genbench.recipe import TrainRecipe, build_config, load_recipe, sampler_options
 from genbench.record import Training
-from genbench.sample import check_images, draw, draw_samples, sample_labels
+from genbench.sample import check_images, draw, draw_samples, inpainting_condition, sample_labels
 from genbench.train import Trainer, build_model, seeded
 
 DIFFERING_SHARE = 0.001
@@ -257,6 +258,53 @@ def check_latents(subject: Subject) -> None:
             check_images(model.decode(z), 5, spec, "decode()")
 
 
+def check_inpainting(subject: Subject) -> None:
+    """A model that inpaints keeps the given pixels and fills in the others, whatever the batch."""
+    model, _ = subject.trained()
+    if "mask" not in model.conditions:
+        return
+    count, spec = 10, subject.splits.spec
+    source = _test_batch(subject, count).images
+    mask = torch.zeros(count, 1, spec.height, spec.width, dtype=torch.bool)
+    mask[:, :, : spec.height // 2] = True
+    options = sampler_options(subject.model_class, subject.sample)
+
+    def fill(start: int, stop: int) -> Tensor:
+        index, piece = torch.arange(start, stop), slice(start, stop)
+        condition = inpainting_condition(model, index, source[piece], mask[piece])
+        return draw(model, index, 0, options, condition).cpu()
+
+    whole = fill(0, count)
+    given = mask.expand_as(source)
+    assert torch.equal(whole[given], source[given]), "given pixels were changed"
+    assert not torch.equal(whole, fill_with(source, mask)), "nothing was filled in"
+    parts = torch.cat([fill(0, 3), fill(3, count)])
+    _assert_equal_images(whole.numpy(), parts.numpy(), spec.levels, "inpainting in batches of 3 and 7, and all at once")
+
+
+def fill_with(source: Tensor, mask: Tensor, value: int = 0) -> Tensor:
+    """``source`` (B, C, H, W) with the pixels outside of ``mask`` (B, 1, H, W) set to ``value``."""
+    return torch.where(mask, source, torch.full_like(source, value))
+
+
+def check_unnormalised(subject: Subject) -> None:
+    """log p~ of a model with a normaliser is finite, float64, and independent of the batch."""
+    model, _ = subject.trained()
+    if not isinstance(model, HasNormaliser):
+        return
+    batch = _test_batch(subject, 10)
+
+    def nats(piece: Batch) -> Tensor:
+        with torch.no_grad():
+            return model.log_unnormalised(piece, NoiseSource(0, piece.index, "likelihood"))
+
+    whole = nats(batch)
+    assert whole.shape == (len(batch),) and whole.dtype == torch.float64, f"log p~ is {whole.dtype} {whole.shape}"
+    assert torch.isfinite(whole).all(), "log p~ is not finite"
+    parts = torch.cat([nats(_slice(batch, s)) for s in (slice(0, 3), slice(3, 10))])
+    assert torch.allclose(whole, parts, rtol=1e-4, atol=1e-3), "log p~ depends on the batch"
+
+
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_capabilities,
     check_sampling,
@@ -267,6 +315,8 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_likelihood,
     check_reconstruction,
     check_latents,
+    check_inpainting,
+    check_unnormalised,
 )
 
 

@@ -13,6 +13,10 @@ Deviations, the first two by config:
 - `schedule = "cosine"` is that of Nichol and Dhariwal (2021). "linear" is the paper's, its ends scaled by 1000 / T.
 - The network is told t as 1000 (t - 1) / T, so that its embedding sees one range whatever T; at T = 1000 the paper's.
 
+Two likelihoods: `vlb`, the bound (5), of the chain that is sampled from; and with `ode_steps`, `ode`, of the
+probability-flow ODE with the same network (Song et al., "Score-Based Generative Modeling through SDEs", ICLR 2021,
+section 4.3 and eq. 39), another model of the data, whose samples are DDIM's in the limit of many steps.
+
 The estimate of x0 is clipped to [-1, 1] where `clip_x0`, in one function that sampling and the bound share: the
 bound is of the chain that is sampled from. A respaced chain (fewer steps) is another model; it has no bound here.
 """
@@ -21,6 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,6 +38,7 @@ from baselines.nets.unet import UNet
 from genbench import images
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
 from genbench.errors import UsageError, unknown
+from genbench.likelihood.ode import Divergence, exact_divergence, hutchinson_divergence, solve_with_divergence
 from genbench.noise import NoiseSource
 
 SOLVERS = ("ddpm", "ddim")
@@ -60,6 +66,10 @@ class DDPMConfig(ModelConfig):
     learning_rate: float = Field(2e-4, gt=0)
     latent_steps: int = Field(50, ge=1)
     """DDIM steps of `encode` and `decode`."""
+    ode_steps: int = Field(0, ge=0)
+    """Runge-Kutta steps of the probability-flow ODE's likelihood; 0 offers none."""
+    ode_trace: Literal["hutchinson", "exact"] = "hutchinson"
+    """Trace of the ODE's Jacobian: one Rademacher draw a solve, or D vector-Jacobian products a step."""
 
 
 @dataclass(frozen=True)
@@ -292,13 +302,16 @@ class DDPM(GenerativeModel):
     # Likelihood
 
     def likelihood_estimators(self) -> tuple[str, ...]:
-        return ("vlb",)
+        return ("vlb", "ode") if self.config.ode_steps else ("vlb",)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
-        """The bound (5), all T terms, of the chain with the config's reverse variance; the error is `bound_error`."""
-        if estimator != "vlb":
+        """The bound (5), all T terms, of the chain with the config's reverse variance, its error `bound_error`; or of
+        the probability-flow ODE, see `ode_bound`."""
+        if estimator not in self.likelihood_estimators():
             raise unknown("estimator", estimator, self.likelihood_estimators())
+        if estimator == "ode":
+            return LogLikelihood(self.ode_bound(batch, noise), "estimate", "ode")
         x0 = images.to_float(batch.images, self.spec.levels)
         timesteps = self.config.timesteps
         terms = self._bound_terms(batch, x0, timesteps, noise)
@@ -320,13 +333,62 @@ class DDPM(GenerativeModel):
     def bound_term(self, batch: Batch, x0: Tensor, t: int, noise: NoiseSource) -> Tensor:
         """(B,) one draw of L_{t-1} in nats: a KL of Gaussians (8) for t > 1, the discrete decoder (13) for t = 1."""
         a, s = self.chain.scales(t)
-        estimate, _ = self.denoise(a * x0 + s * noise.normal(self.spec.shape), t)
+        xt = a * x0 + s * noise.normal(self.spec.shape)
+        if t == 1:
+            return self._decoder_loss(batch, xt)
+        estimate, _ = self.denoise(xt, t)
         sigma2 = self.reverse_variance(self.chain, t)
-        if t == 1:  # the posterior mean (7) is the estimate itself
-            levels = images.to_levels(batch.images, self.spec.levels)
-            log_prob = discretised_gaussian_log_prob(levels.cpu(), estimate.cpu(), math.sqrt(sigma2), self.spec.levels)
-            return -log_prob.sum(dim=(1, 2, 3)).float().to(x0.device)
         c0, _, variance = self.chain.posterior(t)
         ratio = variance / sigma2
         spread = 0.5 * self.spec.dims * (ratio - 1.0 - math.log(ratio))
         return (x0 - estimate).square().sum(dim=(1, 2, 3)) * (c0 * c0 / (2.0 * sigma2)) + spread
+
+    def _decoder_loss(self, batch: Batch, x1: Tensor) -> Tensor:
+        """(B,) -log P(x0 | x1) in nats (13); the posterior mean (7) at t = 1 is the estimate of x0 itself."""
+        estimate, _ = self.denoise(x1, 1)
+        std = math.sqrt(self.reverse_variance(self.chain, 1))
+        levels = images.to_levels(batch.images, self.spec.levels)
+        log_prob = discretised_gaussian_log_prob(levels.cpu(), estimate.cpu(), std, self.spec.levels)
+        return -log_prob.sum(dim=(1, 2, 3)).float().to(x1.device)
+
+    def ode_bound(self, batch: Batch, noise: NoiseSource) -> Tensor:
+        """(B,) float64 nats: one draw of log p(x1) + log P(x0 | x1) - log q(x1 | x0), x1 ~ q(x1 | x0).
+
+        p(x1) is the ODE's density and P(x0 | x1) the discrete decoder (13), so that the mean is a lower bound on log P
+        up to the solver's error: the noise of x1 takes the place of dequantisation. No estimate is clipped in the ODE.
+        """
+        x0 = images.to_float(batch.images, self.spec.levels)
+        a, s = self.chain.scales(1)
+        eps = noise.normal(self.spec.shape)
+        log_q = -0.5 * (eps.double().square() + math.log(2.0 * math.pi * s * s)).sum(dim=(1, 2, 3))
+        decoded = -self._decoder_loss(batch, a * x0 + s * eps).double()
+        return self.ode_log_prob(a * x0 + s * eps, noise) + decoded - log_q
+
+    def ode_log_prob(self, x1: Tensor, noise: NoiseSource) -> Tensor:
+        """(B,) float64 log-density of x_1 (B, C, H, W), by the ODE in y = x / a and u = log(s / a).
+
+        There it reads dy/du = exp(u) eps(x_t, t) (DDIM, eq. 14), and y has the density of x times a^D.
+        """
+        a, s = self.sqrt_alphas_cumprod[1:].double(), self.sqrt_one_minus_alphas_cumprod[1:].double()
+        log_ratio = torch.log(s / a)
+        divergence: Divergence = exact_divergence
+        if self.config.ode_trace == "hutchinson":
+            divergence = hutchinson_divergence(noise.rademacher(self.spec.shape))
+        times = torch.linspace(float(log_ratio[0]), float(log_ratio[-1]), self.config.ode_steps + 1, device=x1.device)
+        field = partial(self._ode_velocity, log_ratio)
+        y, integral = solve_with_divergence(field, x1 / float(a[0]), times, divergence)
+        last = (y * float(a[-1])).double()
+        log_prior = -0.5 * (last.square() + math.log(2.0 * math.pi)).sum(dim=(1, 2, 3))
+        return log_prior + integral.double() + self.spec.dims * float(torch.log(a[-1] / a[0]))
+
+    def _ode_velocity(self, log_ratio: Tensor, u: Tensor, y: Tensor) -> Tensor:
+        """dy/du at u = log(s / a), between the chain's times 1..T of ``log_ratio`` (T,) by interpolation."""
+        after = int(torch.searchsorted(log_ratio, u.double()).clamp(1, len(log_ratio) - 1))
+        low, high = log_ratio[after - 1], log_ratio[after]
+        t = after + ((u - low) / (high - low)).clamp(0, 1).float()  # position after - 1 of the table is time `after`
+        ratio = torch.exp(u)
+        a = torch.rsqrt(1.0 + ratio.square())
+        s = ratio * a
+        output = self.network(a * y, self.network_time(t[None])).float()
+        eps = output if self.config.prediction == "eps" else s * a * y + a * output
+        return ratio * eps

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genbench.record import MetricResult, Record
+from genbench.report.names import DASH
 from genbench.report.ranking import exceeds_expected, is_worse
-from genbench.report.tables import CEILING, DASH, Column, columns, value_text
+from genbench.report.tables import CEILING, Column, columns, value_text
 
 Verdict = Literal["caught", "missed", "blind", "unknown"]
 

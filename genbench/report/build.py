@@ -23,6 +23,7 @@ from genbench.report.audit import audit
 from genbench.report.charts import Chart, family_colours, time_chart, tradeoff, training_chart
 from genbench.report.findings import key_figures, sentence
 from genbench.report.grids import Picture, pairs, picture, square_grid
+from genbench.report.likelihood import likelihood_table
 from genbench.report.load import Row, Run, flat_seconds, read_run
 from genbench.report.names import format_seconds
 from genbench.report.tables import CEILING, columns, compare, interval_text, labels
@@ -39,6 +40,7 @@ class Gallery:
     samples: Picture | None = None
     reconstructions: Picture | None = None
     interpolations: Picture | None = None
+    inpaintings: Picture | None = None
     neighbours: Picture | None = None
 
 
@@ -75,6 +77,7 @@ def render(run: Run) -> str:
         sentence=sentence(records),
         key_figures=key_figures(records),
         comparison=compare(records),
+        likelihoods=likelihood_table(records, names),
         remarks=_remarks(records, names),
         colours=colours,
         real=real,
@@ -160,6 +163,7 @@ def _row_gallery(run: Run, row: Row, name: str, samples: np.ndarray | None, arra
         None if samples is None else square_grid(samples, f"Samples of {name}"),
         drawn(pairs, f"Test images above their reconstructions by {name}", "real", "reconstructions"),
         drawn(_paths, f"Latent interpolations of {name}, one path a row", "interpolations"),
+        drawn(_paths, f"Upper halves of test images and completions by {name}, one image a row", "inpaintings"),
         drawn(pairs, f"Samples of {name} above their nearest training images", "nearest_samples", "nearest"),
     )
 

@@ -16,7 +16,14 @@ import numpy as np
 from genbench.errors import DataError, UsageError
 from genbench.record import Record, read_record
 
-GALLERY_DIMS = {"real": 4, "reconstructions": 4, "interpolations": 5, "nearest": 4, "nearest_samples": 4}
+GALLERY_DIMS = {
+    "real": 4,
+    "reconstructions": 4,
+    "interpolations": 5,
+    "inpaintings": 5,
+    "nearest": 4,
+    "nearest_samples": 4,
+}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+DASH = "–"
+
 Group = Literal["quality", "likelihood", "reconstruction", "cost", "other"]
 Style = Literal["significant", "share", "percent", "bits", "rate", "seconds", "count", "bytes"]
 

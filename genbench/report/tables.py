@@ -15,8 +15,10 @@ from rich.text import Text
 
 from genbench.files import write_text
 from genbench.record import MetricResult, Record
+from genbench.report.likelihood import kind_note
 from genbench.report.load import read_run
 from genbench.report.names import (
+    DASH,
     GROUPS,
     ORDER,
     Group,
@@ -54,7 +56,6 @@ LEAST_IMPORTANT = ("training_seconds", "parameters", "kid", "inception_score", "
 """Columns that a narrow terminal goes without, the first to go first."""
 UNRANKED = "memorised_share"
 """Held against its expected value; a lower one is not better."""
-DASH = "–"
 CEILING = "test_split"
 """The control that is as good as samples can be."""
 
@@ -214,7 +215,7 @@ def _cell(metric: MetricResult | None, rank: Standing, key: str) -> Cell:
         state = "failed" if metric.status == "failed" else "dash"
         return Cell(state, "failed" if state == "failed" else DASH, title=metric.reason or "")
     expected = expected_share(metric) if metric.name == UNRANKED else None
-    note = metric.estimator if metric_name(metric.name).group == "likelihood" else ""
+    note = kind_note(metric) if metric_name(metric.name).group == "likelihood" else ""
     return Cell(
         "ok",
         value_text(metric),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genbench.api import Encodes, GenerativeModel, HasLatent, Reconstructs
+from genbench.api import Encodes, GenerativeModel, HasLatent, Reconstructs, SamplerOptions
 from genbench.data.base import ImageDataset, Splits
 from genbench.metrics.memorisation import nearest_images
 from genbench.noise import NoiseSource
-from genbench.sample import check_images
+from genbench.sample import check_images, draw, inpainting_condition
 
 RECONSTRUCTIONS = 1000
 """Test images reconstructed at most; SSIM and PSNR are means over them."""
 REAL = 64
 PATHS, PATH_STEPS = 4, 9
+INPAINTED, COMPLETIONS = 4, 8
+MISSING_GREY = 128
 NEIGHBOURS = 16
 BATCH = 250
 
@@ -53,12 +56,14 @@ def make_gallery(
     seed: int,
     step: Callable[[int, int], None],
     *,
+    options: SamplerOptions | None = None,
     of_model: bool = True,
 ) -> dict[str, np.ndarray]:
     """Arrays for the report, uint8 with channels last.
 
     ``nearest_samples`` and ``nearest`` (M, H, W, C) always; with ``of_model`` also ``real`` (first test images),
-    ``reconstructions`` of the first test images and ``interpolations`` (P, S, H, W, C), where the model can.
+    ``reconstructions`` of the first test images, ``interpolations`` (P, S, H, W, C) and ``inpaintings`` (P, 1 + S,
+    H, W, C), each row a test image without its lower half and then completions of it, where the model can.
     """
     shown = samples[:NEIGHBOURS]
     neighbours = splits.train.images[nearest_images(shown, splits.train.images).index]
@@ -69,6 +74,8 @@ def make_gallery(
             arrays["reconstructions"] = _reconstructions(model, splits.test, seed, step)
         if isinstance(model, HasLatent):
             arrays["interpolations"] = _interpolations(model, splits.test, seed)
+        if "mask" in model.conditions:
+            arrays["inpaintings"] = _inpaintings(model, splits.test, seed, options)
     return arrays
 
 
@@ -95,3 +102,19 @@ def _interpolations(model: HasLatent, test: ImageDataset, seed: int) -> np.ndarr
     path = slerp(ends[0::2], ends[1::2], torch.linspace(0.0, 1.0, PATH_STEPS, device=ends.device))
     images = check_images(model.decode(path.flatten(0, 1)), PATHS * PATH_STEPS, test.spec, "decode()")
     return _nhwc(images.reshape(PATHS, PATH_STEPS, *test.spec.shape))
+
+
+def _inpaintings(model: GenerativeModel, test: ImageDataset, seed: int, options: SamplerOptions | None) -> np.ndarray:
+    """Completions of test images whose upper half is given; class-conditional models are told the true class."""
+    which = np.repeat(np.arange(INPAINTED) % len(test), COMPLETIONS)
+    batch = test.batch(which)
+    index = torch.arange(len(which))
+    mask = torch.zeros(len(which), 1, test.spec.height, test.spec.width, dtype=torch.bool)
+    mask[:, :, : test.spec.height // 2] = True
+    condition = inpainting_condition(model, index, batch.images, mask)
+    if condition.labels is not None and batch.labels is not None:
+        condition = replace(condition, labels=batch.labels.to(model.device))
+    filled = draw(model, index, seed, options, condition).cpu().reshape(INPAINTED, COMPLETIONS, *test.spec.shape)
+    given = torch.where(mask, batch.images, torch.full_like(batch.images, MISSING_GREY))
+    given = given.reshape(INPAINTED, COMPLETIONS, *test.spec.shape)[:, :1]
+    return _nhwc(torch.cat((given, filled), dim=1))

@@ -356,7 +356,8 @@ def _gallery(
     task: Task, row: RowPlan, model: GenerativeModel, splits: Splits, monitor: Monitor
 ) -> tuple[Path | None, dict[str, Any]]:
     samples = read_samples(task.store.samples(row.stem))
-    arrays = make_gallery(model, splits, samples, row.seed, monitor.step, of_model=row.variant is None)
+    plain = row.variant is None
+    arrays = make_gallery(model, splits, samples, row.seed, monitor.step, options=row.options, of_model=plain)
     path = task.store.gallery(row.stem)
     write_npz(path, **arrays)
     return path, {"arrays": sorted(arrays)}
