@@ -88,7 +88,11 @@ def build(folder: Path) -> Path:
             f"Negative log-likelihood of the {data.test:,} test images of {data.name} (fingerprint "
             f"`{data.fingerprint[:12]}`), {data.train:,} training and {data.validation:,} validation images."
         )
-    parts = [INTRODUCTION.format(title=f"Likelihood on {folder.name}", description=description, folder=folder)]
+    parts = [
+        INTRODUCTION.format(
+            title=f"Likelihood on {folder.name}", description=description, folder=f"leaderboards/{folder.name}"
+        )
+    ]
     if found is not None:
         parts += ["## Measured (tier `self-run`)\n", measured(found), ""]
     parts += [

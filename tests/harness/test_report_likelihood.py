@@ -1,0 +1,94 @@
+"""The likelihood table: kinds apart, best first, reasons in place of numbers; and the leaderboard made of it."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from report_fixture import metric, record
+
+from genbench.record import MetricResult, write_record
+from genbench.report.likelihood import kind_note, likelihood_table
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "likelihood_leaderboard.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("likelihood_leaderboard", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+def nats(value, kind, estimator):
+    return metric("nats_per_image", value, 0.5, kind=kind, estimator=estimator)
+
+
+def failed(estimator, reason):
+    return MetricResult(name="nats_per_image", value=None, status="failed", reason=reason, estimator=estimator)
+
+
+RECORDS = [
+    record("rbm", [nats(86.0, "estimate", "ais-forward"), failed("ais-reverse", "did not converge: 2 chains")]),
+    record("vae", [nats(v, "upper_bound", e) for v, e in ((87.5, "iwae-5000"), (89.0, "elbo"), (88.0, "iwae-50"))]),
+    record("made", [nats(88.2, "exact", "exact"), metric("bits_per_dim", 0.16)]),
+    record("dcgan", [metric("fid", 3.0)]),
+    record("test_split", [metric("fid", 1.0)], control=True),
+]
+NAMES = [r.model for r in RECORDS]
+
+
+def test_kinds_stand_apart_in_their_order_and_rows_by_their_best():
+    table = likelihood_table(RECORDS, NAMES)
+    assert table.groups == [("Exact", 1), ("Upper bounds", 3), ("Estimates", 2)]
+    assert [estimator for _, estimator in table.columns] == [
+        *("exact", "elbo", "iwae-50", "iwae-5000"),
+        *("ais-forward", "ais-reverse"),
+    ]
+    assert [row.label for row in table.rows] == ["rbm", "vae", "made"]
+    assert table.without == ["dcgan"]
+    texts = {row.label: [cell.text for cell in row.cells] for row in table.rows}
+    assert texts["vae"] == ["–", "≤ 89.00", "≤ 88.00", "≤ 87.50", "–", "–"]
+    assert texts["made"][0] == "88.20" and texts["rbm"][4] == "~ 86.00"
+    assert table.rows[0].cells[5].failed == "did not converge: 2 chains"
+    assert table.rows[2].cells[0].interval == "[87.70, 88.70]"
+
+
+def test_without_likelihoods_there_is_no_table():
+    assert likelihood_table(RECORDS[3:], NAMES[3:]) is None
+    bits = record("vae", [metric("bits_per_dim", 2.1, 0.01, kind="upper_bound", estimator="elbo")])
+    assert likelihood_table([bits], ["vae"]).title == "Bits/dim"
+
+
+@pytest.mark.parametrize(
+    ("kind", "estimator", "note"),
+    [
+        ("exact", "exact", "exact"),
+        ("upper_bound", "iwae-500", "bound · iwae-500"),
+        ("estimate", "ais-forward", "estimate · ais-forward"),
+    ],
+)
+def test_a_word_says_what_kind_of_number_it_is(kind, estimator, note):
+    assert kind_note(nats(1.0, kind, estimator)) == note
+
+
+def test_the_leaderboard_has_measured_and_published_rows(tmp_path):
+    script = load_script()
+    folder = tmp_path / "mine"
+    for one in RECORDS[:3]:
+        write_record(folder / "records", one)
+    (folder / "literature.toml").write_text(
+        '[[result]]\nsystem = "A | B"\nnats = 80.5\nkind = "upper_bound"\nestimator = "elbo"\nbinarisation = "static"\n'
+        'source = "a paper"\nconfirmed = false\n'
+    )
+    text = script.build(folder).read_text()
+    assert "| Upper bounds: iwae-5000 |" in text and "| ≤ 87.50 [87.00, 88.00] |" in text
+    assert "no number: did not converge: 2 chains" in text
+    assert "| A \\| B | ≤ 80.50 ? | bound | elbo | static | a paper |" in text
+
+
+def test_the_shipped_leaderboard_is_made_of_its_records_and_literature(tmp_path):
+    shipped = SCRIPT.parents[1] / "leaderboards" / "mnist-binary"
+    copy = tmp_path / "mnist-binary"
+    shutil.copytree(shipped, copy)
+    assert load_script().build(copy).read_text() == (shipped / "README.md").read_text()
