@@ -119,7 +119,7 @@ class _Progress:
     diverged: str | None = None
     validated: int = 0
     sums: dict[str, Any] = field(default_factory=dict)
-    count: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     curves: dict[str, dict[str, list]] = field(default_factory=dict)
 
     def add_point(self, name: str, step: int, value: float) -> None:
@@ -245,7 +245,7 @@ class Trainer:
             figures = self.model.update(self._batch(step, rng), context)
         for name, value in figures.items():
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value.detach().float()
-        self.progress.count += 1
+            self.progress.counts[name] = self.progress.counts.get(name, 0) + 1
         self.progress.step = step + 1
         if self.average is not None:
             self.average.update(step + 1)
@@ -294,11 +294,11 @@ class Trainer:
         if step % max(1, self.steps // CURVE_POINTS) and step != self.steps:
             return
         for name, total in self.progress.sums.items():
-            value = float(total) / self.progress.count
+            value = float(total) / self.progress.counts[name]
             if not math.isfinite(value):
                 raise _Diverged(f"'{name}' is {value} at step {step}")
             self.progress.add_point(name, step, value)
-        self.progress.sums, self.progress.count = {}, 0
+        self.progress.sums, self.progress.counts = {}, {}
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

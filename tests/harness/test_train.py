@@ -222,3 +222,13 @@ def test_a_validation_that_is_not_finite_stops_a_training_too():
 
     found = trainer(build_model(Fails, ModelConfig(), SPLITS.spec, 0), steps=40, validate_every=10).run()
     assert found.diverged.startswith("validation is nan at step 30; the weights are those of step 20")
+
+
+def test_a_figure_of_some_steps_is_averaged_over_those_alone():
+    class Sometimes(Histogram):
+        def update(self, batch, ctx):
+            figures = super().update(batch, ctx)
+            return {**figures, "late": torch.tensor(7.0)} if ctx.step % 3 == 2 else figures
+
+    found = trainer(build_model(Sometimes, ModelConfig(), SPLITS.spec, 0), steps=600).run()
+    assert set(found.curves["late"].value) == {7.0}
