@@ -5,9 +5,10 @@ and (3) (change of variables), (7) to (9) (masked affine coupling), section 3.6 
 multi-scale architecture, factored-out latents), section 4.1 (logit transform, residual networks, tanh with a learned
 scale). Reference code: tensorflow/models, research/real_nvp.
 
-Discrete images: y = (k + u) / K with u uniform, and log P(k) >= E_u log p(y) - D log K (Theis et al., "A note on the
-evaluation of generative models", 2016), so every likelihood here is a lower bound. `dequantised` averages log p(y) over
-n draws of u; `dequantised-iw-n` takes the log of the mean of p(y) over the n draws, a tighter bound.
+Discrete images: y = (k + u) / K, and every likelihood is a lower bound on log P(k), see
+`genbench.likelihood.dequantisation`: u uniform as in the paper, or drawn by a learned flow given the image
+(``dequantisation = "variational"``, Ho et al., "Flow++", 2019). `dequantised` averages log p(y) over n draws of u;
+`dequantised-iw-n` takes the log of the mean of p(y) over the n draws, a tighter bound.
 
 Deviations from the paper: ActNorm (Kingma & Dhariwal, "Glow", 2018) before each coupling, and none inside s and t, in
 place of batch normalisation, whose statistics would make images of a batch depend on one another; logit(a + (1 - 2a) y)
@@ -30,9 +31,19 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.optim import AdamW, Optimizer
 
+from baselines.nets.dequantiser import VariationalDequantiser
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
-from genbench.errors import UsageError, unknown
-from genbench.images import bits_per_dim, dequantise, dequantised_log_offset, from_levels, quantise, to_levels
+from genbench.errors import UsageError
+from genbench.images import bits_per_dim, dequantise, from_levels, quantise, to_levels
+from genbench.likelihood.dequantisation import (
+    Dequantiser,
+    UniformDequantiser,
+    dequantised_log_likelihood,
+    dequantised_log_prob,
+    estimators,
+    inverse_logit_transform,
+    logit_transform,
+)
 from genbench.noise import NoiseSource
 
 Shape = tuple[int, int, int]
@@ -56,22 +67,12 @@ class RealNVPConfig(ModelConfig):
     """Of the hidden layers of an mlp."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
     """a of the logit transform."""
+    dequantisation: Literal["uniform", "variational"] = "uniform"
+    dequantiser_hidden: int = Field(32, ge=1)
     likelihood_draws: int = Field(16, ge=2)
     """Draws of the dequantisation noise per image for a likelihood."""
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-
-
-def logit_transform(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """x = logit(a + (1 - 2a) y) of y (B, ...) in [0, 1], and log |det dx/dy| (B,)."""
-    p = alpha + (1 - 2 * alpha) * y
-    log_det = math.log(1 - 2 * alpha) - torch.log(p) - torch.log1p(-p)
-    return torch.log(p) - torch.log1p(-p), log_det.flatten(1).sum(1)
-
-
-def inverse_logit_transform(x: Tensor, alpha: float) -> Tensor:
-    """y = (sigmoid(x) - a) / (1 - 2a), outside [0, 1] where the flow puts mass beyond the image's range."""
-    return (torch.sigmoid(x) - alpha) / (1 - 2 * alpha)
 
 
 def squeeze(x: Tensor) -> Tensor:
@@ -280,8 +281,8 @@ class RealNVP(GenerativeModel):
     """Real NVP on dequantised, logit-transformed images. Latents are flat, (D,), standard normal."""
 
     Config = RealNVPConfig
-    networks = ("flow",)
-    averaged = ("flow",)
+    networks = ("flow", "dequantiser")
+    averaged = ("flow", "dequantiser")
     sampler_options = frozenset({"temperature"})
 
     def __init__(self, config: RealNVPConfig, spec: ImageSpec) -> None:
@@ -294,6 +295,9 @@ class RealNVP(GenerativeModel):
             )
         self.settings = config
         self.flow = Flow(config, spec.shape)
+        self.dequantiser: Dequantiser = UniformDequantiser()
+        if config.dequantisation == "variational":
+            self.dequantiser = VariationalDequantiser(spec, config.dequantiser_hidden)
 
     def log_density(self, y: Tensor) -> Tensor:
         """log p(y) in nats, (B,), of continuous images y (B, C, H, W) in [0, 1); equation (3)."""
@@ -302,14 +306,14 @@ class RealNVP(GenerativeModel):
         log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
         return log_prior + log_det + log_det_logit
 
-    def dequantised_log_prob(self, images: Tensor, u: Tensor) -> Tensor:
-        """log p(y) - D log K for y = (k + u) / K: in expectation over u a lower bound on log P(k), (B,) nats."""
-        y = dequantise(to_levels(images, self.spec.levels), u, self.spec.levels)
-        return self.log_density(y) + dequantised_log_offset(self.spec.dims, self.spec.levels)
+    def dequantised_log_prob(self, images: Tensor, noise: Tensor) -> Tensor:
+        """One draw of the bound on log P(k), (B,) nats; noise uniform on [0, 1), (B, C, H, W)."""
+        levels = to_levels(images, self.spec.levels)
+        return dequantised_log_prob(self.log_density, levels, noise, self.spec.levels, self.dequantiser)
 
     def optimizers(self) -> dict[str, Optimizer]:
-        weights = [p for p in self.flow.parameters() if p.dim() in (2, 4)]
-        others = [p for p in self.flow.parameters() if p.dim() not in (2, 4)]
+        weights = [p for p in self.parameters() if p.dim() in (2, 4)]
+        others = [p for p in self.parameters() if p.dim() not in (2, 4)]
         groups: list[dict[str, Any]] = [
             {"params": weights, "weight_decay": self.settings.weight_decay},
             {"params": others},
@@ -330,21 +334,13 @@ class RealNVP(GenerativeModel):
         return bits_per_dim(self.dequantised_log_prob(batch.images, noise.uniform(self.spec.shape)), self.spec.dims)
 
     def likelihood_estimators(self) -> tuple[str, ...]:
-        return ("dequantised", f"dequantised-iw-{self.settings.likelihood_draws}")
+        return estimators(self.settings.likelihood_draws, self.settings.dequantisation)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
-        if estimator not in self.likelihood_estimators():
-            raise unknown("likelihood estimator", estimator, self.likelihood_estimators())
-        count = self.settings.likelihood_draws
-        draws = [self.dequantised_log_prob(batch.images, noise.uniform(self.spec.shape)) for _ in range(count)]
-        log_w = torch.stack(draws).double()  # (draws, B)
-        if estimator == "dequantised":
-            nats, error = log_w.mean(0), log_w.std(0) / math.sqrt(count)
-        else:
-            nats = torch.logsumexp(log_w, 0) - math.log(count)
-            error = torch.exp(log_w - nats).std(0) / math.sqrt(count)  # delta method
-        return LogLikelihood(nats=nats, kind="lower_bound", estimator=estimator, standard_error=error)
+        levels, draws, K = to_levels(batch.images, self.spec.levels), self.settings.likelihood_draws, self.spec.levels
+        how: dict[str, Any] = {"dequantiser": self.dequantiser, "method": self.settings.dequantisation}
+        return dequantised_log_likelihood(self.log_density, levels, noise, estimator, draws, K, **how)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

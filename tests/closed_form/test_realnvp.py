@@ -23,6 +23,7 @@ from genbench.images import from_levels, to_levels
 from genbench.noise import NoiseSource
 
 DIGITS = ImageSpec(1, 8, 8, 17)
+METHODS = ("uniform", "variational")
 SIZES = [("mlp", 1, 1, 4), ("mlp", 2, 1, 4), ("resnet", 1, 1, 4), ("resnet", 3, 1, 8), ("resnet", 2, 3, 4)]
 
 
@@ -163,6 +164,38 @@ def test_standard_error_is_the_spread_of_the_estimate() -> None:
     spread = torch.stack([r.nats for r in runs]).std(0).mean()
     claimed = torch.stack([r.standard_error for r in runs]).square().mean().sqrt()
     assert (spread / claimed).item() == pytest.approx(1.0, abs=0.15)
+
+
+def test_bounds_are_the_mean_and_the_log_mean_of_the_draws() -> None:
+    model, batch = build("mlp", 1, likelihood_draws=5).float(), random_batch(6)
+    noise = NoiseSource(7, batch.index)
+    with torch.no_grad():
+        draws = [model.dequantised_log_prob(batch.images, noise.uniform(DIGITS.shape)).double() for _ in range(5)]
+        middle = model.dequantised_log_prob(batch.images, torch.full(batch.images.shape, 0.5))
+        y = (to_levels(batch.images, 17) + 0.5) / 17
+        assert torch.allclose(middle, model.log_density(y) - 64 * math.log(17), atol=1e-4)
+    log_w = torch.stack(draws)
+    for estimator, expected in (("dequantised", log_w.mean(0)), ("dequantised-iw-5", log_w.exp().mean(0).log())):
+        found = model.log_likelihood(batch, NoiseSource(7, batch.index), estimator)
+        assert torch.allclose(found.nats, expected, atol=1e-9, rtol=0)
+        assert found.estimator == estimator
+
+
+def test_a_learned_dequantiser_starts_as_the_uniform_one_and_counts_its_density() -> None:
+    batch, spec = random_batch(6), DIGITS
+    uniform, learned = (RealNVP(RealNVPConfig(coupling="mlp", hidden=8, dequantisation=d), spec) for d in METHODS)
+    learned.flow.load_state_dict(uniform.flow.state_dict())
+    noise = NoiseSource(0, batch.index).uniform(spec.shape)
+    with torch.no_grad():
+        same = uniform.dequantised_log_prob(batch.images, noise), learned.dequantised_log_prob(batch.images, noise)
+        assert torch.allclose(*same, atol=5e-3)
+        for parameter in learned.dequantiser.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        u, log_q = learned.dequantiser(to_levels(batch.images, 17), noise)
+        expected = uniform.dequantised_log_prob(batch.images, u) - log_q
+        assert torch.allclose(learned.dequantised_log_prob(batch.images, noise), expected, atol=5e-3)
+        assert log_q.abs().min() > 0.1
+    assert learned.likelihood_estimators() == ("dequantised-variational", "dequantised-variational-iw-16")
 
 
 def test_actnorm_start_gives_unit_variance_and_keeps_the_inverse() -> None:
