@@ -192,7 +192,7 @@ class GenerativeModel(nn.Module):
     networks: ClassVar[tuple[str, ...]] = ()
     averaged: ClassVar[tuple[str, ...]] = ()
     sampler_options: ClassVar[frozenset[str]] = frozenset()
-    conditions: ClassVar[frozenset[str]] = frozenset()
+    conditions: frozenset[str] = frozenset()
 
     def __init__(self, config: ModelConfig, spec: ImageSpec) -> None:
         super().__init__()
