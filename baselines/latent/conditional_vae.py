@@ -25,7 +25,6 @@ Deviations from the paper:
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 
 import torch
@@ -33,23 +32,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from baselines.latent.vae import (
-    CHUNK_VALUES,
-    OBSERVATIONS,
-    LogMeanExp,
-    Observation,
-    VAEConfig,
-    conv_decoder,
-    conv_encoder,
-    kl_to_standard_normal,
-    mlp,
-)
+from baselines.latent.vae import VAEConfig, conv_decoder, conv_encoder, kl_to_standard_normal, mlp
+from baselines.nets.observation import OBSERVATIONS, Observation, draw_images
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, SampleRequest, TrainContext
 from genbench.errors import UsageError, unknown
-from genbench.images import from_float, levels_to_float, to_levels
+from genbench.images import levels_to_float, to_levels
+from genbench.likelihood.importance import Draws, chunk_size, importance_weights, num_importance_draws
 from genbench.noise import NoiseSource
-
-IWAE_DRAWS = 500
 
 
 class ConditionalVAEConfig(VAEConfig):
@@ -106,7 +95,7 @@ class ConditionalVAE(GenerativeModel):
         """log p(x | z, y) in nats (c, B), for c draws z (c, B, Z) of each image's latent and its class y (B,)."""
         output = self.decode_parameters(z.flatten(0, 1), y.repeat(len(z)))
         output = output.reshape(*z.shape[:2], *output.shape[1:])  # (c, B, C, H, W, P)
-        return self.observation.log_prob(output, levels).flatten(2).sum(-1)
+        return self.observation.image_log_prob(output, levels)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One AdamW for both networks."""
@@ -138,9 +127,9 @@ class ConditionalVAE(GenerativeModel):
         return distortion + kl
 
     def likelihood_estimators(self) -> tuple[str, ...]:
-        """The importance-weighted bound of 500 draws, or the next multiple of the classes; others are understood."""
+        """Importance-weighted bounds, their draws rounded up to a multiple of the classes; others are understood."""
         C = self.spec.num_classes
-        return (f"iwae-{C * -(-IWAE_DRAWS // C)}",)
+        return tuple(f"iwae-{C * -(-draws // C)}" for draws in self.config.importance_draws)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
@@ -149,21 +138,13 @@ class ConditionalVAE(GenerativeModel):
         Raises:
             UsageError: an estimator that is not "iwae-K" with K a multiple of the number of classes.
         """
-        C, match = self.spec.num_classes, re.fullmatch(r"iwae-([1-9]\d*)", estimator)
-        if match is None or int(match[1]) % C:
+        C, draws = self.spec.num_classes, num_importance_draws(estimator)
+        if draws is None or draws % C:
             raise unknown("estimator of conditional_vae", estimator, (f"iwae-K with K a multiple of {C}",))
         levels = to_levels(batch.images, self.spec.levels)
-        x, num = levels_to_float(levels, self.spec.levels), int(match[1]) // C
-        size = max(1, CHUNK_VALUES // (len(batch) * self.spec.dims * self.observation.parameters))
-        bounds = [LogMeanExp() for _ in range(C)]
-        for label, bound in enumerate(bounds):
-            y = torch.full((len(batch),), label, device=x.device)
-            mu, logvar = self.posterior(x, y)
-            for start in range(0, num, size):
-                eps = torch.stack([noise.normal(self.latent_shape) for _ in range(min(size, num - start))])
-                z = mu + torch.exp(0.5 * logvar) * eps
-                log_ratio = 0.5 * (eps**2 - z**2 + logvar).sum(-1)
-                bound.add((self.log_prob_given(z, y, levels) + log_ratio).cpu().double())
+        x, num = levels_to_float(levels, self.spec.levels), draws // C
+        chunk = chunk_size(levels.numel() * self.observation.parameters)
+        bounds = [importance_weights(self._log_weights(x, levels, y, noise), num, chunk) for y in range(C)]
         of_class = torch.stack([bound.value() for bound in bounds])  # (C, B)
         errors = [bound.standard_error() for bound in bounds]
         error = None
@@ -171,6 +152,18 @@ class ConditionalVAE(GenerativeModel):
             share = of_class.softmax(0)
             error = (share * torch.stack([e for e in errors if e is not None])).square().sum(0).sqrt()
         return LogLikelihood(of_class.logsumexp(0) - math.log(C), "lower_bound", estimator, error)
+
+    def _log_weights(self, x: Tensor, levels: Tensor, label: int, noise: NoiseSource) -> Draws:
+        """Draws of log p(x, z | y) - log q(z | x, y) for one class y."""
+        y = torch.full((len(x),), label, device=x.device)
+        mu, logvar = self.posterior(x, y)
+
+        def log_weights(count: int) -> Tensor:
+            eps = torch.stack([noise.normal(self.latent_shape) for _ in range(count)])  # (c, B, Z)
+            z = mu + torch.exp(0.5 * logvar) * eps
+            return self.log_prob_given(z, y, levels) + 0.5 * (eps**2 - z**2 + logvar).sum(-1)
+
+        return log_weights
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
@@ -180,11 +173,7 @@ class ConditionalVAE(GenerativeModel):
         if y is None:
             y = request.noise.categorical(torch.ones((len(request), self.spec.num_classes), device=self.device))
         output = self.decode_parameters(request.noise.normal(self.latent_shape), y)
-        temperature = request.options.temperature
-        x = self.observation.draw(output, request.noise)
-        if temperature is not None:
-            x = torch.lerp(self.observation.centre(output), x, temperature)
-        return from_float(x, self.spec.levels)
+        return draw_images(self.observation, output, request.noise, self.spec.levels, request.options.temperature)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -24,33 +24,27 @@ categorical decoder, the location of a logistic, the likelier value of a Bernoul
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from baselines.nets.observation import OBSERVATIONS, Decoder, Observation, draw_images
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
-from genbench.errors import UsageError, unknown
+from genbench.errors import UsageError
 from genbench.images import from_float, levels_to_float, to_float, to_levels
+from genbench.likelihood import importance
 from genbench.noise import NoiseSource
-
-ELBO_DRAWS = 16
-CHUNK_VALUES = 2**22
-MIN_LOG_SCALE = -7.0
 
 
 class VAEConfig(ModelConfig):
     """Settings of the VAE."""
 
     architecture: Literal["mlp", "conv"] = "conv"
-    decoder: Literal["categorical", "discretised_logistic", "bernoulli"] = "discretised_logistic"
+    decoder: Decoder = "discretised_logistic"
     latent_dim: int = Field(128, ge=1)
     widths: tuple[int, ...] = Field((64, 128, 256), min_length=1)
     """mlp: hidden layers of the encoder, mirrored in the decoder; conv: channels at each resolution, halving."""
@@ -61,101 +55,8 @@ class VAEConfig(ModelConfig):
     weight_decay: float = Field(0.0, ge=0)
     kl_warmup: float = Field(0.1, ge=0, le=1)
     """Share of the budget over which the KL's weight grows from 0 to 1."""
-
-
-class Observation(Protocol):
-    """A decoder distribution p(x | z), independent over values given the decoder's output (..., C, H, W, P)."""
-
-    parameters: int
-    """P, numbers the decoder gives per value."""
-
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
-        """Log-probability of each level (B, C, H, W), broadcast to output's (..., B, C, H, W); nats."""
-
-    def draw(self, output: Tensor, noise: NoiseSource) -> Tensor:
-        """Values in [-1, 1] drawn for (B, C, H, W, P)."""
-
-    def centre(self, output: Tensor) -> Tensor:
-        """The central value in [-1, 1] for (B, C, H, W, P)."""
-
-
-class Categorical:
-    """Any distribution on K levels, by its logits."""
-
-    def __init__(self, num_levels: int) -> None:
-        self.parameters = self.num_levels = num_levels
-
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
-        index = levels.expand(output.shape[:-1])[..., None]
-        return output.gather(-1, index)[..., 0] - output.logsumexp(-1)
-
-    def draw(self, output: Tensor, noise: NoiseSource) -> Tensor:
-        return levels_to_float(noise.categorical(output.softmax(-1)), self.num_levels)
-
-    def centre(self, output: Tensor) -> Tensor:
-        values = levels_to_float(torch.arange(self.num_levels, device=output.device), self.num_levels)
-        return output.softmax(-1) @ values
-
-
-class DiscretisedLogistic:
-    """A logistic in [-1, 1] rounded to the nearest level: P(k) = F(x_k + 1/(K-1)) - F(x_k - 1/(K-1)), tails open."""
-
-    parameters = 2
-
-    def __init__(self, num_levels: int) -> None:
-        self.num_levels = num_levels
-
-    def _location_and_log_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        return output[..., 0], output[..., 1].clamp(min=MIN_LOG_SCALE)
-
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
-        """With a, b the standardised upper and lower edge: s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), s sigmoid."""
-        location, log_scale = self._location_and_log_scale(output)
-        half, inverse = 1.0 / (self.num_levels - 1), torch.exp(-log_scale)
-        centred = levels_to_float(levels, self.num_levels) - location
-        first, last = levels == 0, levels == self.num_levels - 1
-        below_upper = F.logsigmoid((centred + half) * inverse).masked_fill(last, 0.0)
-        above_lower = F.logsigmoid((half - centred) * inverse).masked_fill(first, 0.0)
-        between = torch.log(-torch.expm1(-2.0 * half * inverse)).masked_fill(first | last, 0.0)
-        return below_upper + above_lower + between
-
-    def draw(self, output: Tensor, noise: NoiseSource) -> Tensor:
-        location, log_scale = self._location_and_log_scale(output)
-        u = noise.uniform(tuple(location.shape[1:]))
-        return (location + log_scale.exp() * torch.logit(u, eps=2.0**-25)).clamp(-1, 1)
-
-    def centre(self, output: Tensor) -> Tensor:
-        return self._location_and_log_scale(output)[0].clamp(-1, 1)
-
-
-class Bernoulli:
-    """Two levels, by the logit of the upper one."""
-
-    parameters = 1
-
-    def __init__(self, num_levels: int) -> None:
-        if num_levels != 2:
-            raise UsageError(
-                f"decoder = 'bernoulli' needs images of 2 levels, these have {num_levels}. "
-                "Use 'categorical' or 'discretised_logistic'."
-            )
-
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
-        return F.logsigmoid(output[..., 0] * (2 * levels - 1))
-
-    def draw(self, output: Tensor, noise: NoiseSource) -> Tensor:
-        logit = output[..., 0]
-        return levels_to_float(noise.uniform(tuple(logit.shape[1:])) < logit.sigmoid(), 2)
-
-    def centre(self, output: Tensor) -> Tensor:
-        return levels_to_float(output[..., 0] > 0, 2)
-
-
-OBSERVATIONS: dict[str, Callable[[int], Observation]] = {
-    "categorical": Categorical,
-    "discretised_logistic": DiscretisedLogistic,
-    "bernoulli": Bernoulli,
-}
+    importance_draws: tuple[Annotated[int, Field(ge=1)], ...] = (500,)
+    """Draws of the importance-weighted bounds that are reported beside the ELBO, the one to quote first."""
 
 
 def mlp(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
@@ -224,34 +125,6 @@ def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mu**2 + logvar.exp() - 1.0 - logvar).sum(-1)
 
 
-class LogMeanExp:
-    """Streaming log 1/k sum_i exp(log w_i) per image, with its standard error; float64, constant memory in k."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.peak = torch.tensor(-math.inf, dtype=torch.float64)
-        self.sum = self.sum_of_squares = torch.tensor(0.0, dtype=torch.float64)
-
-    def add(self, log_w: Tensor) -> None:
-        """Add draws (c, B)."""
-        peak = torch.maximum(self.peak, log_w.max(0).values)
-        scale, w = torch.exp(self.peak - peak), torch.exp(log_w - peak)
-        self.sum = self.sum * scale + w.sum(0)
-        self.sum_of_squares = self.sum_of_squares * scale**2 + (w**2).sum(0)
-        self.peak, self.count = peak, self.count + len(log_w)
-
-    def value(self) -> Tensor:
-        """(B,) nats."""
-        return self.peak + torch.log(self.sum / self.count)
-
-    def standard_error(self) -> Tensor | None:
-        """(B,) by the delta method, sd(w) / (sqrt(k) mean(w)); None for a single draw."""
-        if self.count < 2:
-            return None
-        relative = self.count * self.sum_of_squares / self.sum**2 - 1.0
-        return (relative.clamp(min=0) / (self.count - 1)).sqrt()
-
-
 class VAE(GenerativeModel):
     """A variational autoencoder; see the module's docstring."""
 
@@ -291,84 +164,69 @@ class VAE(GenerativeModel):
         """log p(x | z) in nats (c, B), for c draws z (c, B, Z) of each image's latent."""
         output = self.decode_parameters(z.flatten(0, 1))
         output = output.reshape(*z.shape[:2], *output.shape[1:])  # (c, B, C, H, W, P)
-        return self.observation.log_prob(output, levels).flatten(2).sum(-1)
+        return self.observation.image_log_prob(output, levels)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One AdamW for both networks."""
         return {"vae": AdamW(self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay)}
 
-    def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
-        """One step on the negative ELBO with the KL weighted by beta (1 after warm-up)."""
-        levels = to_levels(batch.images, self.spec.levels)
+    def loss(self, distortion: Tensor, kl: Tensor, progress: float) -> Tensor:
+        """Negative ELBO per image in nats, its KL weighted by the warm-up at ``progress`` in [0, 1]."""
+        weight = min(1.0, progress / self.config.kl_warmup) if self.config.kl_warmup > 0 else 1.0
+        return distortion + weight * kl
+
+    def distortion_and_kl(self, images: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """-log p(x | z) at z = mu + sigma eps, and KL(q(z | x) || p(z)), (B,) nats each."""
+        levels = to_levels(images, self.spec.levels)
         mu, logvar = self.posterior(levels_to_float(levels, self.spec.levels))
-        eps = torch.randn(mu.shape, generator=ctx.rng, device=mu.device)
         z = mu + torch.exp(0.5 * logvar) * eps
-        distortion = -self.log_prob_given(z[None], levels)[0].mean()
-        kl = kl_to_standard_normal(mu, logvar).mean()
-        beta = min(1.0, ctx.progress / self.config.kl_warmup) if self.config.kl_warmup > 0 else 1.0
-        ctx.backward((distortion + beta * kl) / self.spec.dims)
+        return -self.log_prob_given(z[None], levels)[0], kl_to_standard_normal(mu, logvar)
+
+    def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
+        """One step on the mean of `loss`."""
+        eps = torch.randn((len(batch), *self.latent_shape), generator=ctx.rng, device=batch.images.device)
+        distortion, kl = self.distortion_and_kl(batch.images, eps)
+        ctx.backward(self.loss(distortion, kl, ctx.progress).mean() / self.spec.dims)
         ctx.step_optimizer("vae")
-        return {"negative_elbo": (distortion + kl).detach(), "kl": kl.detach()}
+        return {"negative_elbo": (distortion + kl).mean().detach(), "kl": kl.mean().detach()}
 
     @torch.no_grad()
     def validate(self, batch: Batch, noise: NoiseSource) -> Tensor:
-        """(B,) negative ELBO in nats, KL weight 1, one draw of z."""
-        return -next(self._elbo_draws(batch, noise, 1))[0]
-
-    def _latents(self, mu: Tensor, logvar: Tensor, noise: NoiseSource, num: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of ``num`` draws: eps and z = mu + sigma eps, (c, B, Z). Draw i is noise draw i in any chunking."""
-        size = max(1, CHUNK_VALUES // (len(mu) * self.spec.dims * self.observation.parameters))
-        for start in range(0, num, size):
-            eps = torch.stack([noise.normal(tuple(mu.shape[1:])) for _ in range(min(size, num - start))])
-            yield eps, mu + torch.exp(0.5 * logvar) * eps
-
-    def _elbo_draws(self, batch: Batch, noise: NoiseSource, num: int) -> Iterator[Tensor]:
-        """Chunks (c, B) of log p(x | z) - KL, whose mean over draws is the ELBO."""
-        levels = to_levels(batch.images, self.spec.levels)
-        mu, logvar = self.posterior(levels_to_float(levels, self.spec.levels))
-        kl = kl_to_standard_normal(mu, logvar)
-        for _, z in self._latents(mu, logvar, noise, num):
-            yield self.log_prob_given(z, levels) - kl
-
-    def _log_weights(self, batch: Batch, noise: NoiseSource, num: int) -> Iterator[Tensor]:
-        """Chunks (c, B) of log w = log p(x | z) + log p(z) - log q(z | x)."""
-        levels = to_levels(batch.images, self.spec.levels)
-        mu, logvar = self.posterior(levels_to_float(levels, self.spec.levels))
-        for eps, z in self._latents(mu, logvar, noise, num):
-            log_ratio = 0.5 * (eps**2 - z**2 + logvar).sum(-1)
-            yield self.log_prob_given(z, levels) + log_ratio
+        """(B,) `loss` at the end of its schedule, in nats, of one draw of z."""
+        return self.loss(*self.distortion_and_kl(batch.images, noise.normal(self.latent_shape)), progress=1.0)
 
     def likelihood_estimators(self) -> tuple[str, ...]:
-        """Importance-weighted bound of 500 draws, then the ELBO; any "iwae-K" is understood."""
-        return ("iwae-500", "elbo")
+        """Importance-weighted bounds, then the ELBO; any "iwae-K" is understood."""
+        return importance.estimators(self.config.importance_draws)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, noise: NoiseSource, estimator: str) -> LogLikelihood:
-        """Lower bound on log P(x) per image; the ELBO is the mean of 16 draws.
+        """Lower bound on log P(x) per image.
 
         Raises:
             UsageError: an estimator that is neither "elbo" nor "iwae-K" with K >= 1.
         """
-        if estimator == "elbo":
-            draws = torch.cat([piece.cpu().double() for piece in self._elbo_draws(batch, noise, ELBO_DRAWS)])
-            return LogLikelihood(draws.mean(0), "lower_bound", estimator, draws.std(0) / math.sqrt(ELBO_DRAWS))
-        match = re.fullmatch(r"iwae-([1-9]\d*)", estimator)
-        if match is None:
-            raise unknown("estimator of vae", estimator, ("elbo", "iwae-K with a number K"))
-        bound = LogMeanExp()
-        for piece in self._log_weights(batch, noise, int(match[1])):
-            bound.add(piece.cpu().double())
-        return LogLikelihood(bound.value(), "lower_bound", estimator, bound.standard_error())
+        levels = to_levels(batch.images, self.spec.levels)
+        mu, logvar = self.posterior(levels_to_float(levels, self.spec.levels))
+        sigma, kl = torch.exp(0.5 * logvar), kl_to_standard_normal(mu, logvar)
+
+        def elbo(count: int) -> Tensor:
+            eps = torch.stack([noise.normal(self.latent_shape) for _ in range(count)])  # (c, B, Z)
+            return self.log_prob_given(mu + sigma * eps, levels) - kl
+
+        def log_weights(count: int) -> Tensor:
+            eps = torch.stack([noise.normal(self.latent_shape) for _ in range(count)])  # (c, B, Z)
+            z = mu + sigma * eps
+            return self.log_prob_given(z, levels) + 0.5 * (eps**2 - z**2 + logvar).sum(-1)
+
+        chunk = importance.chunk_size(levels.numel() * self.observation.parameters)
+        return importance.variational_bound(estimator, elbo, log_weights, chunk, "vae")
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """z ~ N(0, I), x ~ p(x | z); a temperature T scales the draw's deviation from the central image."""
         output = self.decode_parameters(request.noise.normal(self.latent_shape))
-        temperature = request.options.temperature
-        x = self.observation.draw(output, request.noise)
-        if temperature is not None:
-            x = torch.lerp(self.observation.centre(output), x, temperature)
-        return from_float(x, self.spec.levels)
+        return draw_images(self.observation, output, request.noise, self.spec.levels, request.options.temperature)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -11,11 +11,11 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
-from baselines.latent import conditional_vae
 from baselines.latent.conditional_vae import ConditionalVAE, ConditionalVAEConfig
 from genbench.api import Batch, Condition, ImageSpec, LogLikelihood, SampleRequest, SamplerOptions
 from genbench.errors import UsageError
-from genbench.images import from_levels, levels_to_float, to_levels
+from genbench.images import from_float, from_levels, levels_to_float, to_levels
+from genbench.likelihood import importance
 from genbench.noise import NoiseSource
 
 SPEC = ImageSpec(1, 2, 2, levels=17, class_names=("a", "b", "c"))
@@ -31,9 +31,9 @@ class Gaussian:
 
     parameters = 1
 
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
+    def image_log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
         x = levels_to_float(levels, SPEC.levels)
-        return -0.5 * ((x - output[..., 0]) ** 2 / SIGMA2 + math.log(2 * math.pi * SIGMA2))
+        return -0.5 * ((x - output[..., 0]) ** 2 / SIGMA2 + math.log(2 * math.pi * SIGMA2)).flatten(-3).sum(-1)
 
 
 class Posterior(nn.Module):
@@ -158,7 +158,7 @@ def test_chunked_and_split_batches_give_the_same_bound(monkeypatch: pytest.Monke
     whole = bound(model, batch, "iwae-51")
     alone = bound(model, Batch(batch.images[4:5], batch.index[4:5]), "iwae-51")
     torch.testing.assert_close(alone.nats, whole.nats[4:5], rtol=0, atol=1e-5)
-    monkeypatch.setattr(conditional_vae, "CHUNK_VALUES", 7 * 6 * 4)
+    monkeypatch.setattr(importance, "CHUNK_VALUES", 7 * 6 * 4)
     pieces = bound(model, batch, "iwae-51")
     torch.testing.assert_close(pieces.nats, whole.nats, rtol=0, atol=1e-5)
     torch.testing.assert_close(pieces.standard_error, whole.standard_error, rtol=1e-4, atol=1e-6)
@@ -215,7 +215,7 @@ def test_zero_temperature_is_the_central_image_and_one_is_the_default() -> None:
     z = NoiseSource(0, torch.arange(20)).normal((2,))
     with torch.no_grad():
         centre = model.observation.centre(model.decode_parameters(z, labels))
-    assert torch.equal(sample(0.0), conditional_vae.from_float(centre, 17))
+    assert torch.equal(sample(0.0), from_float(centre, 17))
     assert torch.equal(sample(1.0), sample(None))
     assert not torch.equal(sample(0.0), sample(1.0))
 
@@ -224,6 +224,7 @@ def test_draws_are_a_multiple_of_the_classes() -> None:
     assert small().likelihood_estimators() == ("iwae-501",)
     ten = ImageSpec(1, 2, 2, levels=17, class_names=tuple("0123456789"))
     assert small(ten).likelihood_estimators() == ("iwae-500",)
+    assert small(ten, importance_draws=(5000, 45)).likelihood_estimators() == ("iwae-5000", "iwae-50")
     for estimator in ("iwae-500", "iwae-0", "elbo"):
         with pytest.raises(UsageError, match="K a multiple of 3"):
             bound(small(), some_images(), estimator)

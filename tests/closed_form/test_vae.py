@@ -1,4 +1,4 @@
-"""The VAE's bounds against known evidence, its decoders' normalisation and its streaming estimator."""
+"""The VAE's bounds against known evidence, and its decoders' normalisation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
 from baselines.latent import vae
-from baselines.latent.vae import VAE, Bernoulli, Categorical, DiscretisedLogistic, LogMeanExp, VAEConfig
-from genbench.api import Batch, ImageSpec, SampleRequest, SamplerOptions
+from baselines.latent.vae import VAE, VAEConfig
+from baselines.nets.observation import OBSERVATIONS, Bernoulli, Categorical, DiscretisedLogistic, Observation
+from genbench.api import Batch, ImageSpec, LogLikelihood, SampleRequest, SamplerOptions
 from genbench.errors import UsageError
-from genbench.images import from_levels, levels_to_float, to_levels
+from genbench.images import from_float, from_levels, levels_to_float, to_levels
+from genbench.likelihood import importance
 from genbench.noise import NoiseSource
 
 SPEC = ImageSpec(1, 2, 2, levels=17)
@@ -28,9 +30,9 @@ class Gaussian:
 
     parameters = 1
 
-    def log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
+    def image_log_prob(self, output: Tensor, levels: Tensor) -> Tensor:
         x = levels_to_float(levels, SPEC.levels)
-        return -0.5 * ((x - output[..., 0]) ** 2 / SIGMA2 + math.log(2 * math.pi * SIGMA2))
+        return -0.5 * ((x - output[..., 0]) ** 2 / SIGMA2 + math.log(2 * math.pi * SIGMA2)).flatten(-3).sum(-1)
 
 
 class Posterior(nn.Module):
@@ -65,7 +67,7 @@ def evidence(batch: Batch) -> np.ndarray:
     return np.atleast_1d(multivariate_normal(np.zeros(4), C).logpdf(x))
 
 
-def bound(model: VAE, batch: Batch, estimator: str, seed: int = 0) -> vae.LogLikelihood:
+def bound(model: VAE, batch: Batch, estimator: str, seed: int = 0) -> LogLikelihood:
     return model.log_likelihood(batch, NoiseSource(seed, batch.index, "likelihood"), estimator)
 
 
@@ -114,7 +116,7 @@ def test_iwae_standard_error_matches_the_spread_over_repetitions() -> None:
 def test_chunked_iwae_equals_unchunked(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, model = some_images(), linear_gaussian(0.5, 1.3)
     whole = bound(model, batch, "iwae-50")
-    monkeypatch.setattr(vae, "CHUNK_VALUES", 7 * 6 * 4)
+    monkeypatch.setattr(importance, "CHUNK_VALUES", 7 * 6 * 4)
     pieces = bound(model, batch, "iwae-50")
     torch.testing.assert_close(pieces.nats, whole.nats, rtol=0, atol=1e-5)
     torch.testing.assert_close(pieces.standard_error, whole.standard_error, rtol=1e-4, atol=1e-6)
@@ -126,16 +128,6 @@ def test_bound_of_an_image_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(
         bound(model, alone, "iwae-50").nats, bound(model, batch, "iwae-50").nats[4:5], rtol=0, atol=1e-5
     )
-
-
-def test_log_mean_exp_survives_weights_that_underflow() -> None:
-    log_w = torch.randn(40, 3, dtype=torch.float64) * 30 - torch.tensor([5000.0, 0.0, -5000.0], dtype=torch.float64)
-    stream = LogMeanExp()
-    for piece in torch.split(log_w, 9):
-        stream.add(piece)
-    torch.testing.assert_close(stream.value(), log_w.logsumexp(0) - math.log(40))
-    w = torch.exp(log_w - log_w.max(0).values)
-    torch.testing.assert_close(stream.standard_error(), w.std(0) / w.mean(0) / math.sqrt(40))
 
 
 def test_kl_closed_form_equals_monte_carlo() -> None:
@@ -151,13 +143,26 @@ def test_kl_closed_form_equals_monte_carlo() -> None:
     (Categorical(17), 17), (DiscretisedLogistic(2), 2), (DiscretisedLogistic(17), 17), (DiscretisedLogistic(256), 256),
     (Bernoulli(2), 2),
 ])  # fmt: skip
-def test_level_probabilities_sum_to_one(observation: vae.Observation, num_levels: int) -> None:
+def test_level_probabilities_sum_to_one(observation: Observation, num_levels: int) -> None:
     """Also for locations outside the range and scales from far below a bin to far above the range."""
     output = torch.randn(300, 1, 1, 1, observation.parameters, generator=torch.Generator().manual_seed(0)) * 3
     levels = torch.arange(num_levels)[:, None, None, None, None].expand(-1, 300, 1, 1, 1)
     log_p = torch.stack([observation.log_prob(output, level) for level in levels])
     assert torch.isfinite(log_p).all()
     torch.testing.assert_close(log_p.exp().sum(0), torch.ones(300, 1, 1, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("observation", "num_levels"), [
+    (Categorical(5), 5), (DiscretisedLogistic(5), 5), (Bernoulli(2), 2),
+])  # fmt: skip
+def test_log_prob_of_an_image_is_the_sum_over_its_values(observation: Observation, num_levels: int) -> None:
+    """Also for logits at which a sigmoid underflows, and for several draws of each image."""
+    rng = torch.Generator().manual_seed(0)
+    output = torch.randn(4, 3, 2, 5, 7, observation.parameters, generator=rng) * 60
+    levels = torch.randint(num_levels, (3, 2, 5, 7), generator=rng)
+    found = observation.image_log_prob(output, levels)
+    assert found.shape == (4, 3)
+    torch.testing.assert_close(found, observation.log_prob(output, levels).sum((2, 3, 4)), rtol=1e-5, atol=1e-3)
 
 
 def test_discretised_logistic_is_the_logistic_mass_of_each_bin() -> None:
@@ -173,12 +178,12 @@ def test_discretised_logistic_is_the_logistic_mass_of_each_bin() -> None:
 
 @pytest.mark.parametrize(("decoder", "levels"), [("categorical", 5), ("discretised_logistic", 5), ("bernoulli", 2)])
 def test_draws_follow_the_level_probabilities(decoder: str, levels: int) -> None:
-    observation = vae.OBSERVATIONS[decoder](levels)
+    observation = OBSERVATIONS[decoder](levels)
     one = torch.randn(observation.parameters, generator=torch.Generator().manual_seed(3)) * 0.8
     count = 20_000
     output = one.expand(count, 1, 1, 1, observation.parameters)
     x = observation.draw(output, NoiseSource(0, torch.arange(count)))
-    drawn = vae.to_levels(vae.from_float(x, levels), levels).flatten()
+    drawn = to_levels(from_float(x, levels), levels).flatten()
     found = torch.bincount(drawn, minlength=levels) / count
     every = torch.arange(levels)[:, None, None, None]
     p = observation.log_prob(output[:levels], every).exp().flatten()
@@ -207,6 +212,13 @@ def test_probabilities_of_all_binary_images_sum_to_one(architecture: str) -> Non
     assert (elbo.mean(0) < log_p + 4 * elbo_error).all()
     assert (elbo.mean(0) < iwae.mean(0)).all()
     assert ((iwae.mean(0) - log_p).abs() < 4.5 * iwae_error + 0.02).all()
+
+
+def test_the_config_names_the_bounds() -> None:
+    config = VAEConfig(architecture="mlp", decoder="categorical", latent_dim=2, widths=(8,))
+    assert VAE(config, SPEC).likelihood_estimators() == ("iwae-500", "elbo")
+    several = config.model_copy(update={"importance_draws": (5000, 50)})
+    assert VAE(several, SPEC).likelihood_estimators() == ("iwae-5000", "iwae-50", "elbo")
 
 
 def test_zero_temperature_is_the_decoded_image_and_one_is_the_default() -> None:
