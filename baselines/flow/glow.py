@@ -310,7 +310,7 @@ class Glow(GenerativeModel):
         if config.dequantisation == "variational":
             self.dequantiser = VariationalDequantiser(spec, config.dequantiser_hidden)
         if config.class_conditional:
-            self.conditions = frozenset({"labels"})  # type: ignore[misc]
+            self.conditions = frozenset({"labels"})
 
     def to_flow(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """y in [0, 1) to the flow's input, and log |det| (B,)."""

@@ -55,7 +55,7 @@ class PluginExtractor:
             "module": self._module.__name__,
             "callable": self._callable_name,
             "source_sha256": hash_file(Path(source)) if source else None,
-            **({"made": dict(self._made.identity)} if _is_extractor(self._made) else self._own),
+            **({"returned": dict(self._made.identity)} if _is_extractor(self._made) else self._own),
         }
 
     def _probe(self) -> dict[str, Any]:

@@ -94,7 +94,8 @@ class AnnealedWeights:
     effective_sample_size: float
     """(sum w)^2 / sum w^2, between 1 and M."""
     spread: float
-    """Standard deviation of the log weights."""
+    """Of the log weights above their median, which make up the mean: their root mean square distance from it, the
+    standard deviation where they are normal."""
     chains: int
 
 
@@ -149,9 +150,14 @@ def summarise(log_weight: Tensor, log_base_normaliser: float, reverse: bool = Fa
         log_base_normaliser + (-log_mean if reverse else log_mean),
         math.sqrt(max(0.0, relative_variance) / chains),
         ess,
-        float(log_weight.std()),
+        _upper_spread(log_weight),
         chains,
     )
+
+
+def _upper_spread(log_weight: Tensor) -> float:
+    middle = torch.quantile(log_weight, 0.5)
+    return float((log_weight[log_weight >= middle] - middle).square().mean().sqrt())
 
 
 def forward_estimate(path: AnnealingPath[State], betas: Sequence[float], noise: Noise) -> tuple[AnnealedWeights, State]:
@@ -174,7 +180,8 @@ def check_converged(forward: AnnealedWeights, reverse: AnnealedWeights) -> None:
 
     Chains with log weights of spread s need, for a mean that includes the rare heavy ones, about exp(s^2 / 2 + s) of
     them (S. Chatterjee and P. Diaconis, "The sample size required in importance sampling", 2018, for normal log
-    weights); with fewer, the effective sample size only tells about the light ones.
+    weights); with fewer, the effective sample size only tells about the light ones. Light weights do no harm, however
+    far they spread.
 
     Raises:
         NotConverged: says which test failed, with the figures, and what to raise.

@@ -30,12 +30,17 @@ def test_packaged_suites() -> None:
     assert suite_names() == ["cifar10", "digits", "digits-full", "mnist", "mnist-binary"]
     for name in suite_names():
         suite = load_suite(name)
-        assert suite.name == suite.dataset == name
+        assert suite.name == name and suite.dataset == suite.recipe_table == name.removesuffix("-full")
         assert len(suite.controls) == 6
-        assert Row("ddpm", "ddim20" if name == "digits" else "ddim50") in suite.rows()
+        if name != "mnist-binary":
+            assert Row("ddpm", "ddim50" if name in ("mnist", "cifar10") else "ddim20") in suite.rows()
         assert suite.requirements
         assert suite.reference == "train"
     digits, cifar10 = load_suite("digits"), load_suite("cifar10")
+    whole = load_suite("digits-full")
+    assert set(digits.rows()) < set(whole.rows())
+    assert {row.model for row in whole.rows()} >= set(registry.names("models"))
+    assert load_suite("mnist-binary").metrics[0] == "nats_per_image"
     assert (digits.num_samples, digits.threads, digits.likelihood.num_images) == (297, 1, "all")
     assert digits.options["ssim"] == {"window": 7}
     assert cifar10.options["ssim"] == {"window": 11}
