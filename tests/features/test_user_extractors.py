@@ -240,7 +240,7 @@ def test_a_class_may_be_the_extractor(plugin):
     extractor = load_extractor("genbench_test_plugin:Own")
     found = extractor.extract(noise())
     assert found.logits is not None and extractor.notes == ("a note",)
-    assert extractor.identity["made"] == {"weights": "mine"}
+    assert extractor.identity["returned"] == {"weights": "mine"}
 
 
 @pytest.mark.parametrize(
