@@ -11,6 +11,10 @@ Equations used, with y (D,) an image, z (q,) its latent, lambda_i the eigenvalue
 
 With this W the q x q matrix M is Lambda_q, so that C^-1 and log |C| need no D x D matrix.
 
+Inpainting draws from the exact conditional density of the other pixels, given pixels at the middle of their bins: a
+draw (z, eps) of the joint density is moved by z + M_g^-1 W_g^T (y_g - W_g z - mu_g - sigma eps_g), with the index g
+for the given values (for a Gaussian this is a draw given y_g).
+
 Reference code: sklearn.decomposition.PCA (`score_samples`, `n_components`) has the same density of continuous data.
 
 Deviations from the paper:
@@ -84,6 +88,7 @@ class PCA(GenerativeModel):
 
     Config = PCAConfig
     config: PCAConfig
+    conditions = frozenset({"mask"})
 
     def __init__(self, config: PCAConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
@@ -137,9 +142,9 @@ class PCA(GenerativeModel):
         """(q,)."""
         return (self.U.shape[1],)
 
-    def _dequantised_centres(self, batch: Batch) -> Tensor:
+    def _dequantised_centres(self, images: Tensor) -> Tensor:
         """(B, D) float32: y in the middle of its bin, u = 1/2."""
-        k = to_levels(batch.images, self.spec.levels).flatten(1)
+        k = to_levels(images, self.spec.levels).flatten(1)
         return dequantise(k, torch.full_like(k, 0.5, dtype=torch.float32), self.spec.levels)
 
     def _to_images(self, y: Tensor) -> Tensor:
@@ -148,14 +153,22 @@ class PCA(GenerativeModel):
         return from_levels(quantise(y, K), K).view(-1, *self.spec.shape)
 
     def sample(self, request: SampleRequest) -> Tensor:
-        """Draw from eq. 2, rounded to levels."""
+        """Draw from eq. 2, given the pixels under a mask where there is one; rounded to levels."""
         z = request.noise.normal(self.latent_shape)  # (B, q)
-        eps = request.noise.normal((self.spec.dims,))  # (B, D)
-        return self._to_images(self.mu + z @ self.W.T + self.noise_variance.sqrt() * eps)
+        noise = self.noise_variance.sqrt() * request.noise.normal((self.spec.dims,))  # (B, D)
+        mask, source = request.condition.mask, request.condition.source
+        if mask is None or source is None:
+            return self._to_images(self.mu + z @ self.W.T + noise)
+        given = mask.expand(-1, self.spec.channels, -1, -1).flatten(1)  # (B, D)
+        missing = self._dequantised_centres(source) - (self.mu + z @ self.W.T + noise)
+        W_given = given[..., None] * self.W  # (B, D, q)
+        M = W_given.mT @ W_given + self.noise_variance * torch.eye(z.shape[1], device=z.device)
+        z = z + torch.linalg.solve(M, (missing * given) @ self.W)
+        return torch.where(mask, source, self._to_images(self.mu + z @ self.W.T + noise))
 
     def encode(self, batch: Batch) -> Tensor:
         """Posterior mean (eq. 9), (B, q): principal coordinates, whitened and shrunk by the noise."""
-        return (self._dequantised_centres(batch) - self.mu) @ (self.W / self.eigenvalues)
+        return (self._dequantised_centres(batch.images) - self.mu) @ (self.W / self.eigenvalues)
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean image W z + mu, rounded to levels."""
@@ -164,7 +177,7 @@ class PCA(GenerativeModel):
     def reconstruct(self, batch: Batch, noise: NoiseSource) -> Tensor:
         """The orthogonal projection on the components, the least-squares rebuilding of sec. 3.3."""
         del noise
-        return self._to_images(self.mu + (self._dequantised_centres(batch) - self.mu) @ self.U @ self.U.T)
+        return self._to_images(self.mu + (self._dequantised_centres(batch.images) - self.mu) @ self.U @ self.U.T)
 
     def _spectrum(self) -> Tensor:
         """(D,) eigenvalues of C: Lambda_q, then sigma^2; float64 on the CPU."""
@@ -197,5 +210,5 @@ class PCA(GenerativeModel):
             raise unknown("estimator of pca", estimator, self.likelihood_estimators())
         K = self.spec.levels
         inside_bins = (1.0 / self._spectrum()).sum() / (24 * K**2)
-        nats = self.log_density(self._dequantised_centres(batch)) - inside_bins
+        nats = self.log_density(self._dequantised_centres(batch.images)) - inside_bins
         return LogLikelihood(nats + dequantised_log_offset(self.spec.dims, K), "lower_bound", ESTIMATOR)

@@ -11,6 +11,13 @@ are set apart: a chain with noise_scale^2 = 2 step_size would sample exp(-E); wi
 error of the step, exp(-E / T) at the temperature T = noise_scale^2 / (2 step_size). Reference code:
 https://github.com/openai/ebm_code_release.
 
+Likelihood, where `ais_temperatures` asks for it: that of the density exp(-E(y) / T) / Z on the cube [0, 1]^D, log Z by
+annealed importance sampling from the uniform density, moved along by Metropolis-corrected HMC that the cube's walls
+reflect (`genbench.likelihood`). Of a discrete image it is the bound of uniform dequantisation, E_u log p((k + u) / K) -
+D log K, with an estimated log Z: an estimate. It is a statement about the energy, not about `sample`: short Langevin
+chains with clipping and a coarse step draw from another distribution. Where the two directions of AIS do not meet,
+there is no number.
+
 Deviations:
 - `sample` starts every chain from its own noise and runs it as long as a chain of the replay buffer lives on average
   (langevin_steps / fresh_share steps). The paper evaluates images of the replay buffer, which depend on the training
@@ -39,9 +46,21 @@ from torch.optim import Adam, Optimizer
 
 from baselines.nets.energy_distance import energy_distance
 from genbench import images
-from genbench.api import Batch, GenerativeModel, ImageSpec, ModelConfig, SampleRequest, TrainContext
-from genbench.errors import UsageError
-from genbench.noise import NoiseSource
+from genbench.api import Batch, GenerativeModel, ImageSpec, LogNormaliser, ModelConfig, SampleRequest, TrainContext
+from genbench.errors import UsageError, unknown
+from genbench.likelihood.annealed import (
+    ChainNoise,
+    annealed_normaliser,
+    forward_estimate,
+    reverse_estimate,
+    temperatures,
+)
+from genbench.likelihood.hmc import Bounds, HamiltonianPath, Particles, UniformBase, tune_step_sizes
+from genbench.noise import NoiseSource, derive_seed
+
+CUBE: Bounds = (0.0, 1.0)
+_DEQUANTISATIONS = 16
+"""Uniform draws that the bound of one image is averaged over."""
 
 
 class EBMConfig(ModelConfig):
@@ -64,6 +83,15 @@ class EBMConfig(ModelConfig):
     sampling_steps: int = Field(1200, ge=1)
     learning_rate: float = Field(1e-4, gt=0)
     betas: tuple[float, float] = (0.0, 0.999)
+    ais_temperatures: int = Field(0, ge=0)
+    """Of the annealing path that finds log Z; 0 offers no likelihood."""
+    ais_chains: int = Field(100, ge=100)
+    leapfrog_steps: int = Field(3, ge=1)
+    """Of an HMC move, one at each temperature."""
+    reverse_steps: int = Field(500, ge=0)
+    """HMC moves that images of the replay buffer make before they start a reverse run."""
+    likelihood_temperature: float | None = Field(None, gt=0)
+    """T of the density exp(-E / T) that has the likelihood; None is Langevin's noise_scale^2 / (2 step_size)."""
 
 
 class ResidualBlock(nn.Module):
@@ -232,3 +260,68 @@ class EBM(GenerativeModel):
         steps = request.options.steps or self.config.sampling_steps
         y = self._langevin(noise.uniform(shape), steps, lambda: noise.normal(shape))
         return images.from_levels(images.quantise(y, self.spec.levels), self.spec.levels)
+
+    def temperature(self) -> float:
+        """T of the density exp(-E / T).
+
+        Raises:
+            UsageError: it is Langevin's, and that has no noise.
+        """
+        c = self.config
+        found = c.likelihood_temperature or c.noise_scale**2 / (2.0 * c.step_size)
+        if found == 0.0:
+            raise UsageError("Langevin dynamics with noise_scale 0 has temperature 0. Set likelihood_temperature.")
+        return found
+
+    def likelihood_estimators(self) -> tuple[str, ...]:
+        return ("ais-forward", "ais-reverse") if self.config.ais_temperatures else ()
+
+    def log_unnormalised(self, batch: Batch, noise: NoiseSource) -> Tensor:
+        """(B,) float64 mean of -E(y) / T over dequantised images y, less D log K."""
+        levels, k = images.to_levels(batch.images, self.spec.levels), self.spec.levels
+        total = torch.zeros(len(batch), dtype=torch.float64, device=batch.images.device)
+        with parametrize.cached():
+            for _ in range(_DEQUANTISATIONS):
+                total -= self.energy(images.dequantise(levels, noise.uniform(self.spec.shape), k)).double()
+        offset = images.dequantised_log_offset(self.spec.dims, k)
+        return total / (_DEQUANTISATIONS * self.temperature()) + offset
+
+    def log_normaliser(self, estimator: str, seed: int) -> LogNormaliser:
+        """log of the integral of exp(-E / T) over the cube, by "ais-forward" or "ais-reverse"; both are run.
+
+        Raises:
+            NotConverged: see `genbench.likelihood.annealed.check_converged`.
+            UsageError: an unknown estimator, or a configuration without `ais_temperatures`.
+        """
+        c = self.config
+        if estimator not in self.likelihood_estimators():
+            if not c.ais_temperatures:
+                raise UsageError("This energy offers no likelihood: ais_temperatures is 0. Set it to 1000 or more.")
+            raise unknown("estimator of log Z", estimator, self.likelihood_estimators())
+        base, leapfrogs = UniformBase(self.spec.dims), c.leapfrog_steps
+        # Dense at the wide end: most of log Z is gained there.
+        betas = tuple(beta**2 for beta in temperatures(c.ais_temperatures))
+        tuning, up, down = (
+            ChainNoise(derive_seed(seed, name), c.ais_chains, self.device) for name in ("tune", "forward", "reverse")
+        )
+        with parametrize.cached():
+            sizes = tune_step_sizes(base, self._log_density, betas, tuning, leapfrog_steps=leapfrogs, bounds=CUBE)
+            path = HamiltonianPath(base, self._log_density, sizes, leapfrogs, CUBE)
+            forward, _ = forward_estimate(path, betas, up)
+            reverse = reverse_estimate(path, self._model_draws(path, down), betas, down)
+        return annealed_normaliser(
+            forward, reverse, "forward" if estimator == "ais-forward" else "reverse", c.ais_temperatures
+        )
+
+    def _log_density(self, y: Tensor) -> Tensor:
+        """(M, D) to (M,), -E / T."""
+        value: Tensor = -self.energy(y.view(-1, *self.spec.shape)).float() / self.temperature()
+        return value
+
+    def _model_draws(self, path: HamiltonianPath, noise: ChainNoise) -> Particles:
+        """Approximate draws of the density: images of the replay buffer, in turn, after `reverse_steps` HMC moves."""
+        chosen = torch.arange(self.config.ais_chains, device=self.device) % self.config.buffer_size
+        state = path.at(self.buffer[chosen].flatten(1).float() / 255.0)
+        for _ in range(self.config.reverse_steps):
+            state = path.move(state, 1.0, noise)
+        return state

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from genbench.errors import UsageError
 from genbench.noise import NoiseSource
 
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.5
 GELU_SLOPE = 1.702
 
 

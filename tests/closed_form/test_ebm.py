@@ -1,4 +1,4 @@
-"""EBM: Langevin's stationary law, the contrastive gradient, the replay buffer and the spectral norm, in closed form."""
+"""EBM: Langevin's stationary law, the contrastive gradient, the replay buffer, the spectral norm and log Z by AIS."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines.energy.ebm import EBM, EBMConfig, contrastive_loss, langevin
 from genbench.api import Batch, ImageSpec, SampleRequest, SamplerOptions
-from genbench.errors import UsageError
+from genbench.errors import NotConverged, UsageError
+from genbench.images import from_levels
 from genbench.noise import NoiseSource
 
 UNBOUNDED = (-math.inf, math.inf)
@@ -194,3 +195,75 @@ def test_residual_energy_of_any_size(channels: int, side: int) -> None:
     model = EBM(EBMConfig(widths=(4, 6, 6), buffer_size=2, sampling_steps=2), spec).eval()
     assert model.energy(torch.rand(5, *spec.shape)).shape == (5,)
     assert model.sample(SampleRequest(NoiseSource(0, torch.arange(2)))).shape == (2, *spec.shape)
+
+
+class Quadratic(nn.Module):
+    """E(y) = a sum (y - m)^2 / 2 of images in the unit cube."""
+
+    def __init__(self, a: float, m: float) -> None:
+        super().__init__()
+        self.a, self.m = a, m
+
+    def forward(self, y: Tensor) -> Tensor:
+        return 0.5 * self.a * (y.flatten(1) - self.m).square().sum(1)
+
+
+def quadratic_ebm(a: float, m: float = 0.3, **changes: object) -> EBM:
+    """K = 4 levels on 1 x 2 x 2; its replay buffer holds values near the energy's minimum."""
+    settings = {"ais_temperatures": 200, "likelihood_temperature": 0.5, "reverse_steps": 20, "buffer_size": 100}
+    model = EBM(EBMConfig(**{**SMALL, **settings, **changes}), ImageSpec(1, 2, 2, 4)).eval()
+    model.energy = Quadratic(a, m)
+    model.buffer.fill_(round(255 * m))
+    return model
+
+
+def log_z_of_quadratic(a: float, m: float, temperature: float) -> float:
+    """Four times the log of the integral of exp(-a (y - m)^2 / 2T) over [0, 1]."""
+    width = math.sqrt(a / (2 * temperature))
+    return 4 * math.log(math.sqrt(math.pi) / (2 * width) * (math.erf(width * (1 - m)) + math.erf(width * m)))
+
+
+@pytest.mark.parametrize(("a", "temperature", "estimator"), [(20.0, 0.5, "ais-forward"), (0.4, 0.01, "ais-reverse")])
+@torch.no_grad()
+def test_log_normaliser_is_the_integral_over_the_cube(a: float, temperature: float, estimator: str) -> None:
+    model, truth = quadratic_ebm(a, likelihood_temperature=temperature), log_z_of_quadratic(a, 0.3, temperature)
+    assert truth < -3, "the base must be far from the target here"
+    assert estimator in model.likelihood_estimators()
+    found = model.log_normaliser(estimator, 0)
+    assert abs(found.value - truth) < 3.5 * found.standard_error
+    assert found.standard_error < 0.1
+    assert found.kind == "estimate"
+
+
+def test_log_unnormalised_is_the_bound_of_uniform_dequantisation() -> None:
+    """E_u of the quadratic in closed form; below the log of the integral over the bin."""
+    a, m, t, many = 6.0, 0.3, 0.5, 2000
+    model = quadratic_ebm(a, m, likelihood_temperature=t)
+    levels = torch.tensor([[0, 1], [3, 3]])
+    batch = Batch(from_levels(levels, 4).expand(many, 1, 2, 2), torch.arange(many))
+    found = model.log_unnormalised(batch, NoiseSource(0, batch.index)).detach()
+    centre = (levels.double() + 0.5) / 4 - m
+    expected = float((-0.5 * a / t * (centre.square() + 1 / (12 * 16))).sum()) - 4 * math.log(4)
+    assert float(found.mean()) == pytest.approx(expected, abs=4.5 * float(found.std()) / math.sqrt(many))
+    assert 0 < float(found.std()) < 0.2
+    low, high = levels.double() / 4 - m, (levels.double() + 1) / 4 - m
+    width = math.sqrt(a / (2 * t))
+    mass = math.sqrt(math.pi) / (2 * width) * (torch.erf(width * high) - torch.erf(width * low))
+    assert expected < float(mass.log().sum())
+
+
+def test_likelihood_is_offered_only_where_asked_for_and_refused_where_it_does_not_converge() -> None:
+    assert model_of().likelihood_estimators() == ()
+    with pytest.raises(UsageError, match="ais_temperatures is 0"):
+        model_of().log_normaliser("ais-forward", 0)
+    with pytest.raises(UsageError, match="Did you mean 'ais-reverse'"):
+        quadratic_ebm(1.0).log_normaliser("ais-revers", 0)
+    with pytest.raises(NotConverged, match="use more temperatures"):
+        quadratic_ebm(1e6, ais_temperatures=3, reverse_steps=0).log_normaliser("ais-forward", 0)
+
+
+def test_temperature_is_that_of_langevin_unless_given() -> None:
+    assert model_of(step_size=2.0, noise_scale=0.4).temperature() == pytest.approx(0.04)
+    assert model_of(step_size=2.0, noise_scale=0.4, likelihood_temperature=3.0).temperature() == 3.0
+    with pytest.raises(UsageError, match="Set likelihood_temperature"):
+        model_of(noise_scale=0.0).temperature()

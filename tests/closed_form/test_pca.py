@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from baselines.autoencoder.pca import PCA, PCAConfig, log_densities_by_rank
-from genbench.api import Batch, ImageSpec, SampleRequest, TrainingData
+from genbench.api import Batch, Condition, ImageSpec, SampleRequest, TrainingData
 from genbench.errors import UsageError
 from genbench.images import bits_per_dim, dequantise, dequantised_log_offset, from_levels, to_levels
 from genbench.noise import NoiseSource
@@ -48,6 +49,69 @@ def test_density_equals_scipy() -> None:
     y = torch.rand(50, D, dtype=torch.float64)
     expected = multivariate_normal(model.mu.double().numpy(), implied_covariance(model)).logpdf(y.numpy())
     np.testing.assert_allclose(model.log_density(y).numpy(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_log_likelihood_is_the_density_of_the_dequantised_image_on_bins_of_volume_k_to_the_minus_d() -> None:
+    """At the bins' middles, by scipy in float64 and the closed-form expectation's share tr(C^-1) / (24 K^2)."""
+    model, batch = fitted(), batch_of(known_covariance(), 50, 7)
+    C = implied_covariance(model)
+    y = (to_levels(batch.images, K).flatten(1).double().numpy() + 0.5) / K
+    expected = multivariate_normal(model.mu.double().numpy(), C).logpdf(y) - D * math.log(K)
+    expected -= np.trace(np.linalg.inv(C)) / (24 * K**2)
+    found = model.log_likelihood(batch, NoiseSource(0, batch.index), "dequantised").nats
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_closed_form_fit_is_the_numerical_maximum_of_the_likelihood(rank: int) -> None:
+    """From another start, an optimiser of the mean log-density in (W, log sigma^2) ends at the same value and C."""
+    S = np.random.default_rng(3).normal(size=(D, 2 * D))
+    S = S @ S.T / D + 0.3 * np.eye(D)
+    identity = torch.eye(D, dtype=torch.float64)
+    target = torch.from_numpy(S)
+
+    def implied(theta: torch.Tensor) -> torch.Tensor:
+        W = theta[:-1].view(D, rank)
+        return W @ W.T + theta[-1].exp() * identity
+
+    def negative(values: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = torch.tensor(values, requires_grad=True)
+        C = implied(theta)
+        loss = 0.5 * (D * math.log(2 * math.pi) + torch.logdet(C) + torch.trace(torch.linalg.solve(C, target)))
+        (gradient,) = torch.autograd.grad(loss, theta)
+        return float(loss.detach()), gradient.numpy()
+
+    start = np.append(np.random.default_rng(4).normal(size=D * rank), 0.0)
+    found = minimize(
+        negative, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-9}
+    )
+    ascending, vectors = np.linalg.eigh(S)
+    eigenvalues, U = torch.from_numpy(ascending[::-1].copy()), torch.from_numpy(vectors[:, ::-1].copy())
+    assert float(log_densities_by_rank(eigenvalues, eigenvalues)[rank - 1]) == pytest.approx(-found.fun, abs=1e-8)
+    model = PCA(PCAConfig(latent_dim=rank), SPEC)
+    model._set(torch.zeros(D), U[:, :rank], eigenvalues[:rank], float(eigenvalues[rank:].mean()))
+    numerical = implied(torch.tensor(found.x)).numpy()
+    np.testing.assert_allclose(implied_covariance(model), numerical, rtol=1e-4, atol=1e-4)
+
+
+def test_inpainting_draws_from_the_conditional_gaussian() -> None:
+    model, count = fitted(), 40_000
+    source = batch_of(known_covariance(), 1, 8).images.expand(count, -1, -1, -1)
+    mask = torch.tensor([[True, False, True], [False, False, True]]).expand(count, 1, 2, 3)
+    request = SampleRequest(NoiseSource(0, torch.arange(count)), condition=Condition(source=source, mask=mask))
+    images = model.sample(request)
+    assert torch.equal(images[mask], source[mask])
+    given = mask[0].flatten().numpy()
+    C = implied_covariance(model) * K**2
+    gain = C[~given][:, given] @ np.linalg.inv(C[given][:, given])
+    levels = to_levels(images, K).flatten(1).double().numpy()
+    mean = model.mu.double().numpy() * K
+    expected = mean[~given] + gain @ (levels[0, given] + 0.5 - mean[given]) - 0.5
+    covariance = C[~given][:, ~given] - gain @ C[given][:, ~given]
+    free = levels[:, ~given]
+    assert np.abs(free.mean(0) - expected).max() < 4.5 * math.sqrt(covariance.diagonal().max() / count)
+    # Rounding to levels adds 1/12 to each variance.
+    assert np.abs(np.cov(free.T) - covariance - np.eye(3) / 12).max() < 0.03 * covariance.diagonal().max()
 
 
 def test_fit_recovers_a_known_covariance() -> None:
