@@ -29,10 +29,11 @@ Deviations:
 - A perceptron of any depth without tied weights, AdamW and averaged weights, where the papers have one tied sigmoid or
   tanh layer, greedy stacking for more, and SGD. Output biases start at the log-frequencies of the first batch.
 - A fixed number of walkback steps (as in the reference code) instead of a geometric one.
-- `sample` starts each chain from a blank image, all values at the lowest level, and gives its last state. The papers
-  start at an image of the data and show each state of one long chain; pure noise is a poor start, since training never
-  sees it and the chain may stay there. Like the papers, `temperature = 0` shows the mean of the last p(x | x~) instead
-  of the draw; other values scale the draw's deviation from it.
+- `sample` starts each chain from independent pixels, each with the frequencies of its levels in training (counted along
+  with it), and gives the chain's last state. The papers start at an image of the data and show each state of one long
+  chain; pure noise is a poor start, since training never sees it and the chain may stay there. Like the papers,
+  `temperature = 0` shows the mean of the last p(x | x~) instead of the draw; other values scale the draw's deviation
+  from it.
 """
 
 from __future__ import annotations
@@ -100,9 +101,12 @@ class LevelDistributions:
         self.num_levels = num_levels
         self.parameters = 1 if num_levels == 2 else num_levels
 
-    def log_frequencies(self, levels: Tensor) -> Tensor:
-        """(D parameters,) logits of the smoothed frequencies of levels (B, D), pixel by pixel."""
-        counts = 1.0 + F.one_hot(levels, self.num_levels).sum(0)  # (D, K)
+    def count(self, levels: Tensor) -> Tensor:
+        """(D, K) int64, how often each level occurs in levels (B, D), pixel by pixel."""
+        return F.one_hot(levels, self.num_levels).sum(0)
+
+    def logits_of(self, counts: Tensor) -> Tensor:
+        """(D parameters,) logits of the frequencies in counts (D, K)."""
         if self.num_levels == 2:
             return (counts[:, 1] / counts[:, 0]).log()
         return (counts / counts.sum(1, keepdim=True)).log().flatten()
@@ -166,9 +170,11 @@ def visible_units(levels: Tensor, num_levels: int) -> Tensor:
     return F.one_hot(levels, num_levels).float().flatten(1)
 
 
-def blank(count: int, spec: ImageSpec, device: torch.device) -> Tensor:
-    """(B, D) levels of the images where chains start, all at the lowest."""
-    return torch.zeros(count, spec.dims, dtype=torch.int64, device=device)
+def start_of_chain(counts: Tensor, noise: Noise) -> Tensor:
+    """(B, D) levels, independent, each with the frequencies of its pixel's counts (D, K)."""
+    cumulative = counts.double().cumsum(1)  # (D, K)
+    u = noise.uniform((len(counts),)).double()
+    return (cumulative <= u[..., None] * cumulative[:, -1:]).sum(-1)
 
 
 def last_image(logits: Tensor, drawn: Tensor, temperature: float | None, spec: ImageSpec) -> Tensor:
@@ -184,6 +190,8 @@ class DenoisingAutoencoder(GenerativeModel):
 
     Config = DenoisingAutoencoderConfig
     config: DenoisingAutoencoderConfig
+    counts: Tensor
+    """(D, K) how often each level was seen at each pixel in training, plus one."""
     networks = ("denoiser",)
     averaged = ("denoiser",)
     sampler_options = frozenset({"steps", "temperature"})
@@ -204,6 +212,7 @@ class DenoisingAutoencoder(GenerativeModel):
         for below, above in pairwise((inputs, *config.widths)):
             layers += [nn.Linear(below, above), activation()]
         self.denoiser = nn.Sequential(*layers, nn.Linear(config.widths[-1], outputs))
+        self.register_buffer("counts", torch.ones(spec.dims, spec.levels, dtype=torch.int64))
 
     def denoise(self, x: Tensor) -> Tensor:
         """Logits (B, D, parameters) of p(x | x~), float32, for x~ (B, D) in [-1, 1]."""
@@ -233,9 +242,10 @@ class DenoisingAutoencoder(GenerativeModel):
     def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
         """One step on the mean of -log p(x | x~) over the walk."""
         levels = to_levels(batch.images, self.spec.levels).flatten(1)
+        self.counts += self.observation.count(levels)
         if ctx.step == 0:
             with torch.no_grad():
-                cast(nn.Linear, self.denoiser[-1]).bias.copy_(self.observation.log_frequencies(levels))
+                cast(nn.Linear, self.denoiser[-1]).bias.copy_(self.observation.logits_of(self.counts))
         losses = [-nats.mean() for nats in self.walkback(levels, GeneratorNoise(ctx.rng, len(levels)))]
         ctx.backward(torch.stack(losses).mean() / self.spec.dims)
         ctx.step_optimizer("denoiser")
@@ -249,9 +259,9 @@ class DenoisingAutoencoder(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
-        """The chain's state after `steps` steps from a blank image; given pixels are put back after each."""
+        """The chain's state after `steps` steps from independent pixels; given pixels are put back after each."""
         noise, given = request.noise, Given(request, self.spec)
-        levels = given.put_into(blank(len(request), self.spec, self.device))
+        levels = given.put_into(start_of_chain(self.counts, noise))
         logits = torch.empty(0)
         for _ in range(request.options.steps or self.config.sampling_steps):
             logits = self.denoise(self.corrupt(levels, noise))

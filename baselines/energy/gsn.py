@@ -33,9 +33,9 @@ Deviations:
 - For K > 2 levels each value is a K-way softmax, with one-hot visible units; for K = 2 a logistic unit, as there.
 - Adam instead of SGD with momentum; averaged weights; the loss is the mean, not the sum, over the steps; the image's
   biases start at the log-frequencies of the first batch instead of at zero.
-- `sample` starts from a blank image (all values at the lowest level) and h = 0 and gives the chain's last state; the
-  paper starts at an image of the data. Pure noise is a poor start: training never sees it, and the chain stays there.
-  `temperature = 0` shows the mean of the last p(x | h), as the paper's figures do.
+- `sample` starts from h = 0 and independent pixels, each with the frequencies of its levels in training, and gives the
+  chain's last state; the paper starts at an image of the data. Pure noise is a poor start: training never sees it, and
+  the chain stays there. `temperature = 0` shows the mean of the last p(x | h), as the paper's figures do.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ from baselines.autoencoder.denoising_autoencoder import (
     Given,
     LevelDistributions,
     Noise,
-    blank,
     corrupt,
     keep_given,
     last_image,
+    start_of_chain,
     visible_units,
 )
 from genbench.api import Batch, GenerativeModel, ImageSpec, ModelConfig, SampleRequest, TrainContext
@@ -127,6 +127,8 @@ class GSN(GenerativeModel):
 
     Config = GSNConfig
     config: GSNConfig
+    counts: Tensor
+    """(D, K) how often each level was seen at each pixel in training, plus one."""
     networks = ("updown",)
     averaged = ("updown",)
     sampler_options = frozenset({"steps", "temperature"})
@@ -143,6 +145,7 @@ class GSN(GenerativeModel):
         self.observation = LevelDistributions(spec.levels)
         visible = spec.dims * self.observation.parameters
         self.updown = UpDown((visible, *config.widths), config.hidden_noise, config.noiseless_first)
+        self.register_buffer("counts", torch.ones(spec.dims, spec.levels, dtype=torch.int64))
 
     def corrupt(self, levels: Tensor, noise: Noise) -> Tensor:
         """Levels (B, D) after salt and pepper: a share of them becomes the lowest or the highest level."""
@@ -175,9 +178,10 @@ class GSN(GenerativeModel):
     def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
         """One step on the mean of -log p(x | h_1) over the walk."""
         levels = to_levels(batch.images, self.spec.levels).flatten(1)
+        self.counts += self.observation.count(levels)
         if ctx.step == 0:
             with torch.no_grad():
-                self.updown.biases[0].copy_(self.observation.log_frequencies(levels))
+                self.updown.biases[0].copy_(self.observation.logits_of(self.counts))
         losses = [-nats.mean() for nats in self.walkback(levels, GeneratorNoise(ctx.rng, len(levels)))]
         ctx.backward(torch.stack(losses).mean() / self.spec.dims)
         ctx.step_optimizer("updown")
@@ -191,9 +195,9 @@ class GSN(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
-        """The chain's state after `steps` steps from a blank image; given pixels are put back after each."""
+        """The chain's state after `steps` steps from independent pixels; given pixels are put back after each."""
         noise, given = request.noise, Given(request, self.spec)
-        levels, hidden = given.put_into(blank(len(request), self.spec, self.device)), self.silent(len(request))
+        levels, hidden = given.put_into(start_of_chain(self.counts, noise)), self.silent(len(request))
         logits = torch.empty(0)
         for _ in range(request.options.steps or self.config.sampling_steps):
             logits, hidden = self.step(levels, hidden, noise)

@@ -18,6 +18,7 @@ from baselines.autoencoder.denoising_autoencoder import (
     GeneratorNoise,
     LevelDistributions,
     corrupt,
+    start_of_chain,
 )
 from genbench.api import Batch, Condition, ImageSpec, SampleRequest, SamplerOptions
 from genbench.errors import UsageError
@@ -29,6 +30,10 @@ PI = torch.tensor([0.35, 0.05, 0.1, 0.2, 0.3], dtype=torch.float64)
 PIXEL = ImageSpec(1, 1, 1, levels=5)
 THREE = ImageSpec(1, 1, 3, levels=2)
 NU = 0.5
+COUNTS = torch.tensor([[1, 3], [1, 1], [4, 1]])
+"""Of the levels of three binary pixels, where chains start; START (8,): the images' probabilities."""
+START = COUNTS.double() / COUNTS.sum(1, keepdim=True)
+START = torch.einsum("i,j,k->ijk", *START).flatten()
 
 
 class Context:
@@ -69,6 +74,8 @@ def batch_of(levels: Tensor, spec: ImageSpec) -> Batch:
 
 
 def draws(model: DenoisingAutoencoder, steps: int, count: int = 20_000, **condition: Tensor) -> Tensor:
+    if model.spec == THREE:
+        model.counts.copy_(COUNTS)
     request = SampleRequest(NoiseSource(0, torch.arange(count)), SamplerOptions(steps=steps), Condition(**condition))
     return to_levels(model.sample(request), model.spec.levels).flatten(1)
 
@@ -120,13 +127,13 @@ def transitions(model: DenoisingAutoencoder, given: int | None = None) -> tuple[
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_samples_follow_the_transition_matrix_from_a_blank_image(steps: int) -> None:
+def test_samples_follow_the_transition_matrix_from_independent_pixels(steps: int) -> None:
     model = model_of(THREE)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3.0)
     _, T = transitions(model)
-    expected = torch.linalg.matrix_power(T, steps)[0]
+    expected = START @ torch.linalg.matrix_power(T, steps)
     assert float(expected.max() / expected.min()) > 2
     found = (draws(model, steps) * torch.tensor([4, 2, 1])).sum(1).bincount(minlength=8)
     assert chisquare(found.numpy(), (20_000 * expected).numpy()).pvalue > 1e-3
@@ -140,7 +147,8 @@ def test_given_pixels_stay_and_the_rest_follows_the_clamped_chain() -> None:
         for parameter in model.parameters():
             parameter.mul_(6.0)
     states, T = transitions(model, given=1)
-    expected = torch.linalg.matrix_power(T, steps)[2]
+    start = START * (states[:, 1] == 1)
+    expected = start / start.sum() @ torch.linalg.matrix_power(T, steps)
     source = batch_of(torch.tensor([[0, 1, 0]]), THREE).images.expand(count, -1, -1, -1)
     mask = torch.tensor([False, True, False]).expand(count, 1, 1, 3)
     levels = draws(model, steps, source=source, mask=mask)
@@ -149,7 +157,7 @@ def test_given_pixels_stay_and_the_rest_follows_the_clamped_chain() -> None:
     kept = expected.numpy() > 0
     assert found[~kept].sum() == 0
     assert chisquare(found[kept], count * expected.numpy()[kept]).pvalue > 1e-3
-    unclamped = torch.linalg.matrix_power(transitions(model)[1], steps)[0] * (states[:, 1] == 1)
+    unclamped = (START @ torch.linalg.matrix_power(transitions(model)[1], steps)) * (states[:, 1] == 1)
     assert float((expected - unclamped / unclamped.sum()).abs().sum()) > 0.3
 
 
@@ -214,6 +222,7 @@ def test_output_biases_start_at_the_frequencies_of_the_first_batch(levels: int) 
         logits = model.denoise(torch.zeros(1, 1))
         p = [float(model.observation.log_prob(logits, torch.tensor([[k]])).exp()) for k in range(levels)]
     expected = torch.bincount(torch.tensor([0, 1, 1, 1, levels - 1, levels - 1]), minlength=levels) + 1.0
+    assert torch.equal(model.counts[0], expected.long())
     assert p == pytest.approx((expected / expected.sum()).tolist(), rel=1e-5)
     assert context.step == 1
     model.denoiser[-1].bias.data.zero_()
@@ -256,7 +265,7 @@ def test_temperature_zero_is_the_rounded_mean_of_the_last_distribution() -> None
     request = SampleRequest(NoiseSource(0, torch.arange(50)), SamplerOptions(temperature=0.0))
     noise = NoiseSource(0, torch.arange(50))
     with torch.no_grad():
-        logits = model.denoise(model.corrupt(torch.zeros(50, 1, dtype=torch.int64), noise))
+        logits = model.denoise(model.corrupt(start_of_chain(model.counts, noise), noise))
     mean = model.observation.mean(logits)
     nearest = ((mean + 1) * 2).round().long()
     assert torch.equal(to_levels(model.sample(request), 5).flatten(1), nearest)

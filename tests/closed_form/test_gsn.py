@@ -22,6 +22,8 @@ PI = torch.tensor([0.35, 0.05, 0.1, 0.2, 0.3], dtype=torch.float64)
 PIXEL = ImageSpec(1, 1, 1, levels=5)
 TWO = ImageSpec(1, 1, 2, levels=2)
 STATES = torch.tensor(list(itertools.product((0, 1), repeat=2)))
+COUNTS = torch.tensor([[1, 3], [4, 1]])
+"""Of the levels of two binary pixels, where chains start."""
 NU = 0.5
 
 
@@ -59,6 +61,8 @@ def batch_of(levels: Tensor, spec: ImageSpec) -> Batch:
 
 
 def draws(model: GSN, steps: int, count: int = 20_000, **condition: Tensor) -> Tensor:
+    if model.spec == TWO:
+        model.counts.copy_(COUNTS)
     request = SampleRequest(NoiseSource(0, torch.arange(count)), SamplerOptions(steps=steps), Condition(**condition))
     return to_levels(model.sample(request), model.spec.levels).flatten(1)
 
@@ -99,9 +103,10 @@ def test_hidden_noise_is_added_before_and_after_the_activation_of_all_layers_but
 
 
 def paths(model: GSN, steps: int, given: int | None = None) -> Tensor:
-    """(4,) float64 probabilities of two binary pixels after ``steps`` steps from a blank image, over all paths."""
-    levels, hidden = torch.zeros(1, 2, dtype=torch.int64), [torch.zeros(1, w) for w in model.config.widths]
-    p = torch.ones(1, dtype=torch.float64)
+    """(4,) float64 probabilities of two binary pixels after ``steps`` steps from independent pixels, over all paths."""
+    levels, hidden = STATES.clone(), [torch.zeros(4, w) for w in model.config.widths]
+    start = COUNTS.double() / COUNTS.sum(1, keepdim=True)
+    p = torch.einsum("i,j->ij", *start).flatten()
     if given is not None:
         levels[:, given] = 1
     for _ in range(steps):
@@ -123,7 +128,7 @@ def paths(model: GSN, steps: int, given: int | None = None) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_samples_follow_all_paths_from_a_blank_image_and_silent_layers(steps: int) -> None:
+def test_samples_follow_all_paths_from_independent_pixels_and_silent_layers(steps: int) -> None:
     """Without hidden noise the chain on (x, h) is a tree of known probabilities; layers carry memory."""
     model = model_of(TWO, scale=3.0)
     expected = paths(model, steps)
@@ -214,6 +219,16 @@ def test_the_loss_is_the_mean_over_the_walk_and_reaches_the_top_layer() -> None:
     context.step = 1
     model.update(batch_of(levels, PIXEL), context)
     assert float(context.loss) == pytest.approx(-float(torch.stack(nats).detach().mean()))
+
+
+def test_levels_are_counted_and_the_biases_of_the_image_start_at_their_log_frequencies() -> None:
+    model = model_of(PIXEL, learning_rate=1e-12)
+    context = Context(model)
+    for expected in ([1 + 1, 1, 1 + 2, 1, 1 + 1], [1 + 2, 1, 1 + 4, 1, 1 + 2]):
+        model.update(batch_of(torch.tensor([[0], [2], [2], [4]]), PIXEL), context)
+        assert model.counts.tolist() == [expected]
+    p = model.updown.biases[0].detach().softmax(0)
+    assert p.tolist() == pytest.approx([2 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9], rel=1e-4)
 
 
 def test_salt_and_pepper_on_levels_by_frequency() -> None:
