@@ -17,10 +17,9 @@ chains of block Gibbs sampling, started from the data at each step (CD) or kept 
 log Z is exact by a sum over all hidden states where there are at most 20 hidden units. Else AIS estimates it from both
 sides, see `genbench.likelihood.annealed`; the reverse run starts from the training's chains, moved on by Gibbs steps.
 
-`sample` runs chains from the base-rate model (independent values with the frequencies of the training images) through
-rising inverse temperatures to the RBM, as AIS does; `steps` is their length. A plain Gibbs chain would stay near the
-mode it meets first. Under a mask the given values are held fixed at every step: in the limit of many steps that is the
-exact conditional distribution.
+`sample` runs chains of block Gibbs sampling from the base-rate model (independent values with the frequencies of the
+training images); `steps` is their length, and the machine's own distribution is reached only as it grows. Under a mask
+the given values are held fixed at every step: in the limit of many steps that is the exact conditional distribution.
 
 Deviations:
 - Gradients may be centred (J. Melchior, A. Fischer and L. Wiskott, "How to Center Deep Boltzmann Machines", JMLR 2016):
@@ -369,12 +368,11 @@ class RBM(GenerativeModel):
         return state
 
     def sample(self, request: SampleRequest) -> Tensor:
-        """Annealed Gibbs chains; given values of a mask stay as they are. float64, so that batches do not matter."""
-        steps = request.options.steps or self.config.sampling_steps
+        """Gibbs chains; given values of a mask stay as they are. In float64, so that the batch size does not matter."""
         path = BaseRatePath(self.machine, self.base_bias(), torch.float64, self._clamp(request))
         state = path.start(request.noise)
-        for beta in temperatures(steps)[1:]:
-            state = path.move(state, beta, request.noise)
+        for _ in range(request.options.steps or self.config.sampling_steps):
+            state = path.move(state, 1.0, request.noise)
         levels = self.machine.to_levels(state.visible)
         return images.from_levels(levels.view(-1, *self.spec.shape), self.spec.levels)
 
