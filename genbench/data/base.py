@@ -71,5 +71,5 @@ class Splits:
     def training_data(self) -> TrainingData:
         """What a model may learn from."""
         grey = self.train.intensities
-        intensities = None if grey is None else torch.from_numpy(np.ascontiguousarray(grey))
+        intensities = None if grey is None else torch.tensor(grey)
         return TrainingData(self.train.batch(), self.validation.batch(), self.spec, intensities)
