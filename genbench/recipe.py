@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genbench import registry
 from genbench.api import GenerativeModel, ModelConfig, SamplerOptions
 from genbench.errors import UsageError, nearest, unknown
 
@@ -90,13 +91,21 @@ def source_path(model: type) -> Path:
     return Path(inspect.getfile(model))
 
 
+def recipe_path(model: type[GenerativeModel]) -> Path:
+    """Where a model's recipes live: a TOML file beside its source, of its registered name if there is such a file (as a
+    source with several systems needs), else of the source's name."""
+    source = source_path(model)
+    own = source.with_name(f"{registry.name_of(model)}.toml")
+    return own if own.exists() else source.with_suffix(".toml")
+
+
 def load_recipe(model: type[GenerativeModel], suite: str) -> Recipe:
     """Read the recipe of ``model`` for ``suite``; a model without a recipe file gets the defaults.
 
     Raises:
         UsageError: malformed TOML, an unknown key, or neither a table for the suite nor ``[default]``.
     """
-    path = source_path(model).with_suffix(".toml")
+    path = recipe_path(model)
     if not path.exists():
         return Recipe()
     try:

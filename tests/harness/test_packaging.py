@@ -7,7 +7,7 @@ import pytest
 import baselines
 import genbench
 from genbench import registry
-from genbench.recipe import build_config, load_recipe, sampler_options, source_path
+from genbench.recipe import build_config, load_recipe, recipe_path, sampler_options, source_path
 from genbench.suite import load_suite, suite_names
 
 ROOTS = [Path(package.__file__).parent for package in (genbench, baselines)]
@@ -40,3 +40,8 @@ def test_every_model_has_recipes_and_a_card(name):
         sampler_options(model, recipe.sample)
         for variant in recipe.variants.values():
             sampler_options(model, {**recipe.sample, **variant})
+
+
+def test_two_systems_of_one_source_share_its_recipe_file_unless_one_has_its_own():
+    files = {name: recipe_path(registry.load_model(name)).name for name in ("nade", "orderless_nade", "row_lstm")}
+    assert files == {"nade": "nade.toml", "orderless_nade": "orderless_nade.toml", "row_lstm": "pixelrnn.toml"}
