@@ -45,7 +45,10 @@ class Manifest(BaseModel):
     key: str
     """Content key: hash of all that made these weights."""
     weights_sha256: str
+    train: dict[str, Any] = {}
+    """Settings of the training (the recipe's), with the steps of its budget."""
     training: dict[str, Any] = {}
+    """What it did."""
     environment: dict[str, Any] = {}
     """Where it was trained: versions, device, threads."""
     genbench_version: str

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict
 import genbench
 from genbench import registry
 from genbench.api import GenerativeModel, SamplerOptions
-from genbench.checkpoint import read_manifest
+from genbench.checkpoint import MANIFEST, read_manifest
 from genbench.errors import UsageError, unknown
 from genbench.files import hash_file, hash_value
 from genbench.published import published_checkpoints
-from genbench.recipe import Recipe, build_config, load_recipe, sampler_options, source_path
+from genbench.recipe import Recipe, TrainRecipe, build_config, load_recipe, sampler_options, source_path, validated
 from genbench.suite import Row, Suite
 
 _STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -82,6 +82,11 @@ class CellPlan(BaseModel):
     @property
     def stem(self) -> str:
         return f"{self.model}-s{self.seed}"
+
+    @property
+    def train(self) -> dict[str, Any]:
+        """Settings of the training, with the steps of its budget."""
+        return self.recipe.train.model_dump(mode="json") | {"steps": self.steps}
 
 
 def plan_cells(
@@ -179,7 +184,7 @@ def with_published_weights(suite: Suite, rows: Iterable[Row]) -> list[Row]:
 
 
 def _with_published_weights(suite: Suite, cell: CellPlan) -> CellPlan:
-    """The cell with its published weights, named by them; their config is the one they were trained with."""
+    """The cell with its published weights, named by them; config and settings are those they were trained with."""
     model_class = registry.load_model(cell.reference)
     folder = published_checkpoints(model_class).get(suite.recipe_table)
     if folder is None:
@@ -191,7 +196,10 @@ def _with_published_weights(suite: Suite, cell: CellPlan) -> CellPlan:
     key = hash_value(
         {"published": manifest.weights_sha256, "trained": manifest.key, "source": source_hash(model_class)}
     )
-    return cell.model_copy(update={"published": folder, "config": manifest.config, "key": key})
+    train = validated(TrainRecipe, manifest.train, f"{folder / MANIFEST}: train")
+    recipe = cell.recipe.model_copy(update={"train": train})
+    changes = {"published": folder, "config": manifest.config, "recipe": recipe, "steps": train.steps, "key": key}
+    return cell.model_copy(update=changes)
 
 
 def _plan_row(model_class: type[GenerativeModel], name: str, recipe: Recipe, variant: str | None, seed: int) -> RowPlan:

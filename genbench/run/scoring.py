@@ -217,8 +217,11 @@ def _header(suite: Suite, cell: CellPlan, row: RowPlan, splits: Splits) -> dict[
         "variant": row.variant,
         "family": cell.family,
         "control": cell.control,
-        "config": {"model": cell.config, "train": cell.recipe.train.model_dump(mode="json") | {"steps": cell.steps}}
-        | {"sample": {k: v for k, v in vars(row.options).items() if v is not None}},
+        "config": {
+            "model": cell.config,
+            "train": cell.train,
+            "sample": {k: v for k, v in vars(row.options).items() if v is not None},
+        },
         "seed": row.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -266,6 +266,7 @@ def _manifest(task: Task, splits: Splits, training: Training, trained_in: dict[s
         "variants": cell.recipe.variants,
         "seed": cell.seed,
         "key": cell.key,
+        "train": cell.train,
         "training": training.model_dump(mode="json"),
         "environment": trained_in,
         "genbench_version": __version__,

@@ -7,7 +7,9 @@ import pytest
 import baselines
 import genbench
 from genbench import registry
-from genbench.recipe import build_config, load_recipe, recipe_path, sampler_options, source_path
+from genbench.checkpoint import read_manifest
+from genbench.published import published_checkpoints
+from genbench.recipe import TrainRecipe, build_config, load_recipe, recipe_path, sampler_options, source_path
 from genbench.suite import load_suite, suite_names
 
 ROOTS = [Path(package.__file__).parent for package in (genbench, baselines)]
@@ -45,3 +47,11 @@ def test_every_model_has_recipes_and_a_card(name):
 def test_two_systems_of_one_source_share_its_recipe_file_unless_one_has_its_own():
     files = {name: recipe_path(registry.load_model(name)).name for name in ("nade", "orderless_nade", "row_lstm")}
     assert files == {"nade": "nade.toml", "orderless_nade": "orderless_nade.toml", "row_lstm": "pixelrnn.toml"}
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_published_weights_state_the_settings_of_their_training(name):
+    for folder in published_checkpoints(registry.load_model(name)).values():
+        manifest = read_manifest(folder)
+        assert {"steps", "batch_size"} <= set(manifest.train) <= set(TrainRecipe.model_fields), folder
+        assert manifest.training["budget_steps"] in (0, manifest.train["steps"])
