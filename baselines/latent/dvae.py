@@ -184,6 +184,7 @@ class DVAE(GenerativeModel):
         self.prior = CausalTransformer(
             *(config.num_codes, self.length, config.prior_width, config.prior_layers, config.prior_heads),
             dropout=config.prior_dropout,
+            grid=self.grid,
         )
         self.stages = TwoStages(config.prior_share)
 

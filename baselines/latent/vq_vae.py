@@ -32,6 +32,7 @@ are drawn from the prior as it is. No inpainting: a pixel does not belong to one
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -150,14 +151,15 @@ class VQVAE(GenerativeModel):
         )
         self.quantiser = VectorQuantiser(config.num_codes, config.code_dim, config.codebook_decay, config.dead_share)
         self.decoder = decoder(config.code_dim, width, config.halvings, config.blocks, outputs)
-        self.prior = self.new_prior(self.grid[0] * self.grid[1])
+        self.prior = self.new_prior(*self.grid)
 
-    def new_prior(self, length: int) -> CausalTransformer:
-        """A transformer over ``length`` codes that gives all sequences the same probability."""
+    def new_prior(self, *grid: int) -> CausalTransformer:
+        """A transformer over a grid of codes (or a sequence) that gives all of them the same probability."""
         config = self.config
         return CausalTransformer(
-            *(config.num_codes, length, config.prior_width, config.prior_layers, config.prior_heads),
+            *(config.num_codes, math.prod(grid), config.prior_width, config.prior_layers, config.prior_heads),
             dropout=config.prior_dropout,
+            grid=grid,
         )
 
     def encode_learning(self, x: Tensor, rng: torch.Generator) -> Encoded:

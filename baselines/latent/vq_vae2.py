@@ -70,7 +70,7 @@ class VQVAE2(VQVAE):
         self.up = nn.ConvTranspose2d(d, d, 4, stride=2, padding=1)
         self.decoder = decoder(2 * d, width, config.halvings, blocks, spec.channels * self.observation.parameters)
         self.top_length = self.top_grid[0] * self.top_grid[1]
-        self.top_prior = self.new_prior(self.top_length)
+        self.top_prior = self.new_prior(*self.top_grid)
         self.bottom_prior = self.new_prior(self.top_length + self.grid[0] * self.grid[1])
 
     def encode_learning(self, x: Tensor, rng: torch.Generator) -> Encoded:
