@@ -1,7 +1,10 @@
-"""Progress on the terminal: a bar per process at work; quiet when the output is not a terminal."""
+"""Progress: on a terminal a bar per process at work, elsewhere (a CI log, a file) a line now and then."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
@@ -22,6 +25,10 @@ from rich.text import Text
 
 from genbench.run.worker import Job
 
+LINE_SECONDS = 60.0
+LINE_SHARE = 0.02
+"""Where there is no terminal: seconds, and share of a stage, between two lines about it."""
+
 
 class _Rate(TextColumn):
     """Steps (or images) a second."""
@@ -33,11 +40,22 @@ class _Rate(TextColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="dim")
 
 
+@dataclass
+class _Shown:
+    """A stage at work, and what was last said of it."""
+
+    stage: str
+    bar: TaskID
+    said_at: float
+    said: int = 0
+
+
 class Progress:
     """Shows what each process is doing: stage, step, rate and time left."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console = console or Console(stderr=True)
+        self._clock = clock
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description:<28}"),
@@ -49,7 +67,7 @@ class Progress:
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self._stages: dict[Job, tuple[str, TaskID]] = {}
+        self._stages: dict[Job, _Shown] = {}
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -62,19 +80,37 @@ class Progress:
 
     def update(self, job: Job, stage: str, done: int, total: int) -> None:
         """Show that ``job`` has done so much of a stage."""
-        current = self._stages.get(job)
-        if current is None or current[0] != stage:
+        shown = self._stages.get(job)
+        if shown is None or shown.stage != stage:
             self.end(job)
-            current = (stage, self._bars.add_task(stage, total=total))
-            self._stages[job] = current
-        self._bars.update(current[1], completed=done, total=total)
+            now = self._clock()
+            shown = self._stages[job] = _Shown(stage, self._bars.add_task(stage, total=total), now, done)
+        self._bars.update(shown.bar, completed=done, total=total)
+        if not self.console.is_terminal:
+            self._say(shown, done, total)
+
+    def _say(self, shown: _Shown, done: int, total: int) -> None:
+        now = self._clock()
+        if now - shown.said_at < LINE_SECONDS or done - shown.said < LINE_SHARE * total:
+            return
+        left = (total - done) * (now - shown.said_at) / (done - shown.said)
+        self.print(f"  {shown.stage}: {done:,} of {total:,}, about {duration(left)} left")
+        shown.said_at, shown.said = now, done
 
     def end(self, job: Job) -> None:
         """Take the job's bar away."""
-        current = self._stages.pop(job, None)
-        if current is not None:
-            self._bars.remove_task(current[1])
+        shown = self._stages.pop(job, None)
+        if shown is not None:
+            self._bars.remove_task(shown.bar)
 
     def print(self, message: str) -> None:
         """A line above the bars, also when there is no terminal."""
         self.console.print(message, markup=False, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "40 s", "12 min", "2 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
