@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import Any
 
@@ -59,7 +60,11 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 all well, 1 some model failed, 2 bad usage or input, 130 interrupted."""
+    """Run the command line and exit: 0 all well, 1 some model failed, 2 bad usage or input, 130 interrupted.
+
+    To be terminated, as schedulers and containers do it, is to be interrupted: workers save their state.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = cli.main(arguments, prog_name="genbench", standalone_mode=False)
     except click.ClickException as error:

@@ -173,7 +173,7 @@ def test_rescore_needs_no_model(tmp_path):
     assert content(out) == before
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
 def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, name):
     suite = suite_file(tmp_path, "Slow")
     out = tmp_path / "out"
@@ -190,13 +190,13 @@ def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, name)
     while not state.exists():
         assert process.poll() is None and time.monotonic() < deadline, "no training state appeared"
         time.sleep(0.01)
-    if name == "SIGKILL":
-        process.kill()
-    else:
+    if name == "SIGINT":
         os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (-9 if name == "SIGKILL" else 130)
-    if name == "SIGINT":
+    if name != "SIGKILL":
         assert "goes on from here" in errors
     assert not (out / "records" / "slow-s0.json").exists()
     time.sleep(1.5)
