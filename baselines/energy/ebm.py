@@ -186,6 +186,7 @@ class EBM(GenerativeModel):
     networks = ("energy",)
     averaged = ("energy",)
     sampler_options = frozenset({"steps"})
+    conditions = frozenset({"mask"})
     config: EBMConfig
     buffer: Tensor
 
@@ -213,7 +214,8 @@ class EBM(GenerativeModel):
         uniform = torch.rand(levels.shape, generator=ctx.rng, device=ctx.device)
         real = images.dequantise(levels, uniform, self.spec.levels)
         chosen = torch.randperm(self.config.buffer_size, generator=ctx.rng, device=ctx.device)[:size]
-        generated = self._langevin(self._start(chosen, ctx), self.config.langevin_steps, self._draw_from(ctx, real))
+        start, draw = self._start(chosen, ctx), self._draw_from(ctx, real)
+        generated = self._langevin(self.energy, start, self.config.langevin_steps, draw)
         self.buffer[chosen] = (generated * 255.0).round().to(torch.uint8)
 
         energies = self.energy(torch.cat((real, generated))).float()
@@ -235,10 +237,12 @@ class EBM(GenerativeModel):
     def _draw_from(ctx: TrainContext, like: Tensor) -> Callable[[], Tensor]:
         return lambda: torch.randn(like.shape, generator=ctx.rng, device=ctx.device)
 
-    def _langevin(self, y: Tensor, steps: int, draw: Callable[[], Tensor]) -> Tensor:
+    def _langevin(
+        self, energy: Callable[[Tensor], Tensor], y: Tensor, steps: int, draw: Callable[[], Tensor]
+    ) -> Tensor:
         c = self.config
         return langevin(
-            self.energy,
+            energy,
             y,
             draw,
             steps=steps,
@@ -256,10 +260,21 @@ class EBM(GenerativeModel):
         return energy_distance(*(images.to_float(x, self.spec.levels) for x in (batch.images, generated)))
 
     def sample(self, request: SampleRequest) -> Tensor:
-        noise, shape = request.noise, self.spec.shape
+        """Langevin chains from noise. Given pixels stay in the middle of their levels, so that the others follow the
+        energy given them."""
+        noise, levels, shape = request.noise, self.spec.levels, self.spec.shape
+        mask, source = request.condition.mask, request.condition.source
+
+        def with_given(y: Tensor) -> Tensor:
+            if mask is None or source is None:
+                return y
+            return torch.where(mask, (images.to_levels(source, levels) + 0.5) / levels, y)
+
         steps = request.options.steps or self.config.sampling_steps
-        y = self._langevin(noise.uniform(shape), steps, lambda: noise.normal(shape))
-        return images.from_levels(images.quantise(y, self.spec.levels), self.spec.levels)
+        y = self._langevin(
+            lambda y: self.energy(with_given(y)), noise.uniform(shape), steps, lambda: noise.normal(shape)
+        )
+        return images.from_levels(images.quantise(with_given(y), levels), levels)
 
     def temperature(self) -> float:
         """T of the density exp(-E / T).
