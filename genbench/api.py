@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from genbench.errors import UsageError
+from genbench.images import to_levels
 from genbench.noise import NoiseSource
 
 Kind = Literal["exact", "lower_bound", "estimate"]
@@ -82,6 +84,14 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Values that an inpainting request gives. mask: (B, C, H, W) bool, where. levels: (B, C, H, W) int64, which."""
+
+    mask: Tensor
+    levels: Tensor
+
+
+@dataclass(frozen=True)
 class SamplerOptions:
     """Sampling options. A model lists those it honours in `sampler_options`; others must stay None."""
 
@@ -104,6 +114,24 @@ class SampleRequest:
 
     def __len__(self) -> int:
         return len(self.noise)
+
+    def given(self, spec: ImageSpec) -> Given | None:
+        """The values that the condition's mask gives of its source, None without a mask.
+
+        Raises:
+            UsageError: a mask without its source, or shapes other than (B, 1, H, W) and (B, C, H, W).
+        """
+        mask, source = self.condition.mask, self.condition.source
+        if mask is None:
+            return None
+        mask_shape, shape = (len(self), 1, *spec.shape[1:]), (len(self), *spec.shape)
+        if source is None or tuple(source.shape) != shape or tuple(mask.shape) != mask_shape:
+            has = "no source" if source is None else f"a source of shape {tuple(source.shape)}"
+            raise UsageError(
+                f"Inpainting {len(self)} images: got a mask of shape {tuple(mask.shape)} and {has}, expected "
+                f"{mask_shape} and {shape}. Give one mask and one source for each sample."
+            )
+        return Given(mask.expand(shape), to_levels(source, spec.levels))
 
 
 @dataclass(frozen=True)

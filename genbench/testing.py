@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,12 @@ from genbench.api import (
 )
 from genbench.checkpoint import load_checkpoint, save_checkpoint
 from genbench.data.base import ImageDataset, Splits
-from genbench.errors import Interrupted
+from genbench.errors import Interrupted, UsageError
 from genbench.images import from_levels
 from genbench.noise import NoiseSource
 from genbench.recipe import TrainRecipe, build_config, load_recipe, sampler_options
 from genbench.record import Training
-from genbench.sample import check_images, draw, draw_samples, inpainting_condition, sample_labels
+from genbench.sample import check_images, default_condition, draw, draw_samples, inpainting_condition, sample_labels
 from genbench.train import Trainer, build_model, seeded
 
 DIFFERING_SHARE = 0.001
@@ -259,7 +259,8 @@ def check_latents(subject: Subject) -> None:
 
 
 def check_inpainting(subject: Subject) -> None:
-    """A model that inpaints keeps the given pixels and fills in the others, whatever the batch."""
+    """A model that inpaints keeps the given pixels and fills in the others, whatever the batch; a mask without a source
+    for each sample is refused."""
     model, _ = subject.trained()
     if "mask" not in model.conditions:
         return
@@ -280,6 +281,13 @@ def check_inpainting(subject: Subject) -> None:
     assert not torch.equal(whole, fill_with(source, mask)), "nothing was filled in"
     parts = torch.cat([fill(0, 3), fill(3, count)])
     _assert_equal_images(whole.numpy(), parts.numpy(), spec.levels, "inpainting in batches of 3 and 7, and all at once")
+    for images in (None, source[:1]):
+        condition = replace(default_condition(model, torch.arange(count)), source=images, mask=mask)
+        try:
+            draw(model, torch.arange(count), 0, options, condition)
+        except UsageError:
+            continue
+        raise AssertionError(f"a mask was accepted with {'no' if images is None else 'one'} source for {count} samples")
 
 
 def fill_with(source: Tensor, mask: Tensor, value: int = 0) -> Tensor:

@@ -47,9 +47,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from baselines.nets.levels import flat_given
 from genbench.api import Batch, GenerativeModel, ImageSpec, ModelConfig, SampleRequest, TrainContext
 from genbench.errors import UsageError
-from genbench.images import float_to_levels, from_float, levels_to_float, to_float, to_levels
+from genbench.images import float_to_levels, from_float, from_levels, levels_to_float, to_float, to_levels
 from genbench.noise import NoiseSource
 
 Corruption = Literal["masking", "salt_and_pepper", "gaussian"]
@@ -148,19 +149,21 @@ def corrupt(x: Tensor, kind: Corruption, level: float, noise: Noise) -> Tensor:
     return x.masked_fill(u < level, -1.0).masked_fill(u < level / 2, 1.0)
 
 
-class Given:
-    """What of the chain's image is given: nothing, or the pixels under an inpainting request's mask."""
+class Clamp:
+    """Keeps what a request gives of the chain's image: nothing, or the pixels under an inpainting mask."""
 
     def __init__(self, request: SampleRequest, spec: ImageSpec) -> None:
-        mask, source = request.condition.mask, request.condition.source
-        self.mask: Tensor | None = None
-        if mask is not None and source is not None:
-            self.mask = mask.expand(-1, spec.channels, -1, -1).flatten(1)  # (B, D)
-            self.levels = to_levels(source, spec.levels).flatten(1)
+        self._mask, self._values = flat_given(request, spec)
+        self._spec = spec
 
-    def put_into(self, levels: Tensor) -> Tensor:
+    def levels(self, levels: Tensor) -> Tensor:
         """Levels (B, D) with the given ones in their places."""
-        return levels if self.mask is None else torch.where(self.mask, self.levels, levels)
+        return torch.where(self._mask, self._values, levels)
+
+    def images(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) with the given pixels in their places."""
+        kept = from_levels(self._values, self._spec.levels)
+        return torch.where(self._mask, kept, images.flatten(1)).view_as(images)
 
 
 def visible_units(levels: Tensor, num_levels: int) -> Tensor:
@@ -260,14 +263,13 @@ class DenoisingAutoencoder(GenerativeModel):
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """The chain's state after `steps` steps from independent pixels; given pixels are put back after each."""
-        noise, given = request.noise, Given(request, self.spec)
-        levels = given.put_into(start_of_chain(self.counts, noise))
+        noise, clamp = request.noise, Clamp(request, self.spec)
+        levels = clamp.levels(start_of_chain(self.counts, noise))
         logits = torch.empty(0)
         for _ in range(request.options.steps or self.config.sampling_steps):
             logits = self.denoise(self.corrupt(levels, noise))
-            levels = given.put_into(self.observation.draw(logits, noise))
-        images = last_image(logits, levels, request.options.temperature, self.spec)
-        return keep_given(images, request)
+            levels = clamp.levels(self.observation.draw(logits, noise))
+        return clamp.images(last_image(logits, levels, request.options.temperature, self.spec))
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise: NoiseSource) -> Tensor:
@@ -276,9 +278,3 @@ class DenoisingAutoencoder(GenerativeModel):
         x = to_float(batch.images, self.spec.levels).flatten(1)
         mean = self.observation.mean(self.denoise(x))
         return from_float(mean, self.spec.levels).view(-1, *self.spec.shape)
-
-
-def keep_given(images: Tensor, request: SampleRequest) -> Tensor:
-    """Images (B, C, H, W) with the request's given pixels."""
-    mask, source = request.condition.mask, request.condition.source
-    return images if mask is None or source is None else torch.where(mask, source, images)

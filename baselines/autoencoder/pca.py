@@ -156,15 +156,15 @@ class PCA(GenerativeModel):
         """Draw from eq. 2, given the pixels under a mask where there is one; rounded to levels."""
         z = request.noise.normal(self.latent_shape)  # (B, q)
         noise = self.noise_variance.sqrt() * request.noise.normal((self.spec.dims,))  # (B, D)
-        mask, source = request.condition.mask, request.condition.source
-        if mask is None or source is None:
+        given = request.given(self.spec)
+        if given is None:
             return self._to_images(self.mu + z @ self.W.T + noise)
-        given = mask.expand(-1, self.spec.channels, -1, -1).flatten(1)  # (B, D)
+        source, mask = from_levels(given.levels, self.spec.levels), given.mask.flatten(1)  # (B, D)
         missing = self._dequantised_centres(source) - (self.mu + z @ self.W.T + noise)
-        W_given = given[..., None] * self.W  # (B, D, q)
+        W_given = mask[..., None] * self.W  # (B, D, q)
         M = W_given.mT @ W_given + self.noise_variance * torch.eye(z.shape[1], device=z.device)
-        z = z + torch.linalg.solve(M, (missing * given) @ self.W)
-        return torch.where(mask, source, self._to_images(self.mu + z @ self.W.T + noise))
+        z = z + torch.linalg.solve(M, (missing * mask) @ self.W)
+        return torch.where(given.mask, source, self._to_images(self.mu + z @ self.W.T + noise))
 
     def encode(self, batch: Batch) -> Tensor:
         """Posterior mean (eq. 9), (B, q): principal coordinates, whitened and shrunk by the noise."""

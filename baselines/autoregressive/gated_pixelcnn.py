@@ -305,16 +305,15 @@ class GatedPixelCNN(GenerativeModel):
         """Draw values in raster order, colours within a pixel. Classes that are not asked for are drawn, all as likely.
 
         Raises:
-            UsageError: a temperature that is not positive.
+            UsageError: a temperature that is not positive, or a mask without its source.
         """
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature <= 0:
             raise UsageError(f"GatedPixelCNN: temperature must be positive, got {temperature}.")
         y, K = self._classes_of(request), self.spec.levels
         channels, height, width = self.spec.shape
-        given, source = request.condition.mask, request.condition.source
+        given = request.given(self.spec)
         levels = torch.zeros(len(request), *self.spec.shape, dtype=torch.int64, device=self.device)
-        kept = levels if source is None else to_levels(source, K)
         x = levels_to_float(levels, K)
         cache = StackCache(width)
         for row, column, colour in product(range(height), range(width), range(channels)):
@@ -323,7 +322,8 @@ class GatedPixelCNN(GenerativeModel):
             probabilities = (logits[:, colour, :, 0, 0].float() / temperature).softmax(-1)
             drawn = request.noise.categorical(probabilities)
             if given is not None:
-                drawn = torch.where(given[:, 0, row, column], kept[:, colour, row, column], drawn)
+                place = (slice(None), colour, row, column)
+                drawn = torch.where(given.mask[place], given.levels[place], drawn)
             levels[:, colour, row, column] = drawn
             x[:, colour, row, column] = levels_to_float(drawn, K)
         return from_levels(levels, K)

@@ -40,6 +40,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from baselines.nets.levels import draw_levels, flat_given, level_inputs, level_log_prob
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
 from genbench.errors import UsageError, unknown
 from genbench.images import from_levels, to_levels
@@ -172,28 +173,6 @@ def draw_degrees(config: MADEConfig, dims: int) -> list[Tensor]:
     return drawn
 
 
-def level_inputs(levels: Tensor, num_levels: int) -> Tensor:
-    """(..., D) levels to (..., D (K - 1)) float32: [x >= 1] .. [x >= K - 1] for each value x."""
-    steps = torch.arange(1, num_levels, device=levels.device)
-    return (levels[..., None] >= steps).float().flatten(-2)
-
-
-def level_log_prob(logits: Tensor, levels: Tensor) -> Tensor:
-    """log P of levels (..., D) under logits (..., D, K), or (..., D, 1) of level 1 for K = 2."""
-    if logits.shape[-1] == 1:
-        return F.logsigmoid(logits[..., 0] * (2 * levels - 1))
-    return logits.log_softmax(-1).gather(-1, levels[..., None])[..., 0]
-
-
-def draw_levels(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Levels (B,) by inversion of uniform (B,) in [0, 1), from logits (B, K) or (B, 1)."""
-    if logits.shape[-1] == 1:
-        return (uniform < logits[:, 0].sigmoid()).long()
-    cumulative = logits.softmax(-1).cumsum(-1)
-    threshold = (uniform * cumulative[:, -1])[:, None]
-    return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
-
-
 class MADE(GenerativeModel):
     """MADE with exact likelihood, incremental sampling and several masks."""
 
@@ -216,7 +195,7 @@ class MADE(GenerativeModel):
     def log_probs(self, images: Tensor, masks: int) -> Tensor:
         """log P_m(x) in nats, (masks, B) float64, under each of the first ``masks`` masks."""
         levels = to_levels(images, self.spec.levels).flatten(1)  # (B, D)
-        inputs = level_inputs(levels, self.spec.levels)
+        inputs = level_inputs(levels, self.spec.levels).flatten(1)
         each = (self.network(inputs, index).double() for index in range(masks))
         return torch.stack([level_log_prob(logits, levels).sum(-1) for logits in each])
 
@@ -230,7 +209,7 @@ class MADE(GenerativeModel):
 
     def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
         levels = to_levels(batch.images, self.spec.levels).flatten(1)
-        logits = self.network(level_inputs(levels, self.spec.levels), ctx.step % self.config.num_masks)
+        logits = self.network(level_inputs(levels, self.spec.levels).flatten(1), ctx.step % self.config.num_masks)
         loss = -level_log_prob(logits.float(), levels).sum(-1).mean()
         ctx.backward(loss)
         ctx.step_optimizer("network")
@@ -260,7 +239,7 @@ class MADE(GenerativeModel):
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature <= 0:
             raise UsageError(f"MADE: temperature must be positive, got {temperature}.")
-        given, known = given_levels(request, self.spec)
+        given, known = flat_given(request, self.spec)
         which = (request.noise.uniform(()) * self.config.num_masks).long()
         uniform = request.noise.uniform((self.spec.dims,))
         levels = torch.empty_like(known)
@@ -275,28 +254,8 @@ class MADE(GenerativeModel):
         so_far = IncrementalPass(self.network, index, len(levels))
         last = levels[:, :1]
         for dim in so_far.order:
-            logits = self.network(level_inputs(last, K), index, so_far)
+            logits = self.network(level_inputs(last, K).flatten(1), index, so_far)
             drawn = draw_levels(logits / temperature, uniform[:, dim])
             levels[:, dim] = torch.where(given[:, dim], known[:, dim], drawn)
             last = levels[:, dim : dim + 1]
         return levels
-
-
-def given_levels(request: SampleRequest, spec: ImageSpec) -> tuple[Tensor, Tensor]:
-    """Which values the request gives, (B, D) bool, and their levels (B, D); nowhere, where it has no mask.
-
-    Raises:
-        UsageError: a mask without its source, or of another shape than (B, 1, H, W).
-    """
-    mask, source = request.condition.mask, request.condition.source
-    shape = (len(request), *spec.shape)
-    if mask is None:
-        nothing = torch.zeros(len(request), spec.dims, device=request.noise.device, dtype=torch.int64)
-        return nothing.bool(), nothing
-    if source is None or tuple(source.shape) != shape or tuple(mask.shape) != (len(request), 1, *spec.shape[1:]):
-        has = "no source" if source is None else f"a source of shape {tuple(source.shape)}"
-        raise UsageError(
-            f"Inpainting {len(request)} images: got a mask of shape {tuple(mask.shape)} and {has}, expected "
-            f"{(len(request), 1, *spec.shape[1:])} and {shape}. Give one mask and one source for each sample."
-        )
-    return mask.expand(shape).flatten(1), to_levels(source, spec.levels).flatten(1)

@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.optim import Adam, Optimizer
 
+from baselines.nets.levels import draw_levels, flat_given, level_inputs, level_log_prob
 from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
 from genbench.errors import UsageError, unknown
 from genbench.images import from_levels, to_levels
@@ -70,27 +71,6 @@ class OrderlessNADEConfig(NADEConfig):
     num_orderings: int = Field(8, ge=1)
     """M."""
     learning_rate: float = Field(2e-3, gt=0)
-
-
-def level_inputs(levels: Tensor, num_levels: int) -> Tensor:
-    """Levels (...) to (..., K - 1) float32: [x >= 1] .. [x >= K - 1] for each value x."""
-    return (levels[..., None] >= torch.arange(1, num_levels, device=levels.device)).float()
-
-
-def level_log_prob(logits: Tensor, levels: Tensor) -> Tensor:
-    """log P of levels (...) under logits (..., K), or (..., 1) of level 1 for K = 2."""
-    if logits.shape[-1] == 1:
-        return F.logsigmoid(logits[..., 0] * (2 * levels - 1))
-    return logits.log_softmax(-1).gather(-1, levels[..., None])[..., 0]
-
-
-def draw_levels(logits: Tensor, uniform: Tensor) -> Tensor:
-    """Levels (B,) by inversion of uniform (B,) in [0, 1), from logits (B, K) or (B, 1)."""
-    if logits.shape[-1] == 1:
-        return (uniform < logits[:, 0].sigmoid()).long()
-    cumulative = logits.softmax(-1).cumsum(-1)
-    threshold = (uniform * cumulative[:, -1])[:, None]
-    return (cumulative <= threshold).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def distinct_prefixes(inputs: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -314,7 +294,7 @@ class NADE(GenerativeModel):
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature <= 0:
             raise UsageError(f"{type(self).__name__}: temperature must be positive, got {temperature}.")
-        given, levels = given_levels(request, self.spec)
+        given, levels = flat_given(request, self.spec)
         which = (request.noise.uniform(()) * self.num_orderings).long()
         uniform = request.noise.uniform((self.spec.dims,))
         for index in set(which.tolist()):
@@ -372,23 +352,3 @@ class OrderlessNADE(NADE):
         levels = to_levels(batch.images, self.spec.levels).flatten(1)
         number = (noise.uniform(()) * self.spec.dims).long()
         return self.order_agnostic(levels, number, noise.uniform((self.spec.dims,)))
-
-
-def given_levels(request: SampleRequest, spec: ImageSpec) -> tuple[Tensor, Tensor]:
-    """Which values the request gives, (B, D) bool, and their levels (B, D); none, where it has no mask.
-
-    Raises:
-        UsageError: a mask without its source, or of another shape than (B, 1, H, W).
-    """
-    mask, source = request.condition.mask, request.condition.source
-    shape, mask_shape = (len(request), *spec.shape), (len(request), 1, *spec.shape[1:])
-    if mask is None:
-        nothing = torch.zeros(len(request), spec.dims, device=request.noise.device, dtype=torch.int64)
-        return nothing.bool(), nothing
-    if source is None or tuple(source.shape) != shape or tuple(mask.shape) != mask_shape:
-        has = "no source" if source is None else f"a source of shape {tuple(source.shape)}"
-        raise UsageError(
-            f"Inpainting {len(request)} images: got a mask of shape {tuple(mask.shape)} and {has}, expected "
-            f"{mask_shape} and {shape}. Give one mask and one source for each sample."
-        )
-    return mask.expand(shape).flatten(1), to_levels(source, spec.levels).flatten(1)

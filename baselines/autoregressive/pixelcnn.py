@@ -147,6 +147,7 @@ class PixelCNN(GenerativeModel):
     networks = ("network",)
     averaged = ("network",)
     sampler_options = frozenset({"temperature"})
+    conditions = frozenset({"mask"})
 
     def __init__(self, config: PixelCNNConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
@@ -194,13 +195,16 @@ class PixelCNN(GenerativeModel):
     def sample(self, request: SampleRequest) -> Tensor:
         """Draw values in raster order, colours within a pixel: D evaluations, each at one position.
 
+        With a mask, given values take the place of drawn ones: each value is drawn given all that come before it, and
+        not given those that come after.
+
         Raises:
-            UsageError: a temperature that is not positive.
+            UsageError: a temperature that is not positive, or a mask without its source.
         """
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature <= 0:
             raise UsageError(f"PixelCNN: temperature must be positive, got {temperature}.")
-        channels, height, width = self.spec.shape
+        given, (channels, height, width) = request.given(self.spec), self.spec.shape
         levels = torch.zeros(len(request), *self.spec.shape, dtype=torch.int64, device=self.device)
         cache = PixelCache(height, width)
         for row, column in product(range(height), range(width)):
@@ -209,6 +213,10 @@ class PixelCNN(GenerativeModel):
             for colour in range(channels):
                 logits = self.network(levels_to_float(pixel, self.spec.levels), cache)  # (B, C, K, 1, 1)
                 probabilities = (logits[:, colour, :, 0, 0].float() / temperature).softmax(-1)
-                pixel[:, colour, 0, 0] = request.noise.categorical(probabilities)
+                drawn = request.noise.categorical(probabilities)
+                if given is not None:
+                    place = (slice(None), colour, row, column)
+                    drawn = torch.where(given.mask[place], given.levels[place], drawn)
+                pixel[:, colour, 0, 0] = drawn
             cache.store(self.network.stem, levels_to_float(pixel, self.spec.levels))
         return from_levels(levels, self.spec.levels)

@@ -379,22 +379,19 @@ class PixelCNNPP(GenerativeModel):
         Raises:
             UsageError: a mask without the source of its pixels.
         """
-        mask, source = request.condition.mask, request.condition.source
-        if mask is not None and source is None:
-            raise UsageError("PixelCNN++: a mask was given without the source image of its pixels.")
+        given = request.given(self.spec)
         labels = request.condition.labels if self.config.class_conditional else None
         if self.config.class_conditional and labels is None:
             labels = request.noise.categorical(torch.ones(len(request), self.spec.num_classes, device=self.device))
         K = self.spec.levels
         levels = torch.zeros(len(request), *self.spec.shape, dtype=torch.int64, device=self.device)
-        given = levels if source is None else to_levels(source.to(self.device), K)
-        keep = torch.zeros_like(levels[:, :1], dtype=torch.bool) if mask is None else mask.to(self.device)
         padded, cache = self.network.pad(levels_to_float(levels, K)), Cache(self.spec.width)
         with parametrize.cached():
             for row, column in product(range(self.spec.height), range(self.spec.width)):
                 cache.row, cache.column = row, column
                 drawn = self.mixture.draw(self.network(padded, labels, cache), request.noise)[:, :, 0, 0]  # (B, C)
-                drawn = torch.where(keep[:, :, row, column], given[:, :, row, column], drawn)
+                if given is not None:
+                    drawn = torch.where(given.mask[:, :, row, column], given.levels[:, :, row, column], drawn)
                 levels[:, :, row, column] = drawn
                 padded[:, :-1, row + 2, column + 1] = levels_to_float(drawn, K)
         return from_levels(levels, K)

@@ -372,13 +372,9 @@ class PixelRNN(GenerativeModel):
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature <= 0:
             raise UsageError(f"PixelRNN: temperature must be positive, got {temperature}.")
-        mask, source = request.condition.mask, request.condition.source
-        if mask is not None and source is None:
-            raise UsageError("PixelRNN: a mask was given without the source image of its pixels.")
+        given = request.given(self.spec)
         (channels, height, width), K = self.spec.shape, self.spec.levels
         levels = torch.zeros(len(request), *self.spec.shape, dtype=torch.int64, device=self.device)
-        given = levels if source is None else to_levels(source.to(self.device), K)
-        keep = torch.zeros_like(levels[:, 0], dtype=torch.bool) if mask is None else mask[:, 0].to(self.device)
         r = self.network.stem.radius
         seen = torch.zeros(len(request), channels, height + r, width + 2 * r, device=self.device)
         cache = Cache()
@@ -388,7 +384,9 @@ class PixelRNN(GenerativeModel):
             for colour in range(channels):
                 logits = self.network(window, cache)[:, colour, :, 0, 0].float()  # (B, K)
                 drawn = request.noise.categorical((logits / temperature).softmax(-1))
-                drawn = torch.where(keep[:, row, column], given[:, colour, row, column], drawn)
+                if given is not None:
+                    place = (slice(None), colour, row, column)
+                    drawn = torch.where(given.mask[place], given.levels[place], drawn)
                 levels[:, colour, row, column] = drawn
                 window[:, colour, r, r] = levels_to_float(drawn, K)
         return from_levels(levels, K)

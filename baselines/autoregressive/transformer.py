@@ -39,7 +39,16 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from baselines.nets.causal_transformer import CausalTransformer
-from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
+from genbench.api import (
+    Batch,
+    GenerativeModel,
+    Given,
+    ImageSpec,
+    LogLikelihood,
+    ModelConfig,
+    SampleRequest,
+    TrainContext,
+)
 from genbench.errors import UsageError, unknown
 from genbench.images import bits_per_dim, from_levels, to_levels
 from genbench.noise import NoiseSource
@@ -165,7 +174,7 @@ class PixelTransformer(GenerativeModel):
         """Draw tokens in order. Classes that are not asked for are drawn, all as likely.
 
         Raises:
-            UsageError: a temperature that is not positive.
+            UsageError: a temperature that is not positive, or a mask without its source.
         """
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         labels, condition = None, request.condition
@@ -173,20 +182,21 @@ class PixelTransformer(GenerativeModel):
             labels = condition.labels
             if labels is None:
                 labels = request.noise.categorical(torch.ones(len(request), self.classes, device=self.device))
-        given = None
-        if condition.mask is not None and condition.source is not None:
-            given = self._agreeing(condition.mask, to_levels(condition.source, self.spec.levels))
-        tokens = self.network.sample(request.noise, temperature, given, labels)
+        given = request.given(self.spec)
+        allowed = None if given is None else self._agreeing(given)
+        tokens = self.network.sample(request.noise, temperature, allowed, labels)
         return from_levels(self.levels_of(tokens), self.spec.levels)
 
-    def _agreeing(self, mask: Tensor, levels: Tensor) -> Tensor:
+    def _agreeing(self, given: Given) -> Tensor:
         """(B, L, V) bool: the tokens that agree with the given pixels of their place."""
-        vocabulary = torch.arange(self.network.vocabulary, device=levels.device)
-        known = mask.expand_as(levels).to(torch.int64)
+        vocabulary = torch.arange(self.network.vocabulary, device=given.levels.device)
+        tokens = self.tokens_of(given.levels)[..., None]
+        known = self.tokens_of(given.mask.to(torch.int64))[
+            ..., None
+        ]  # (B, L, 1), with patches ones where a bit is given
         if self.patch > 1:
-            bits = self.tokens_of(known)[..., None]  # (B, L, 1), ones where a bit is given
-            return (vocabulary ^ self.tokens_of(levels)[..., None]) & bits == 0
-        return (vocabulary == self.tokens_of(levels)[..., None]) | (self.tokens_of(known)[..., None] == 0)
+            return (vocabulary ^ tokens) & known == 0
+        return (vocabulary == tokens) | (known == 0)
 
 
 def _check(config: PixelTransformerConfig, spec: ImageSpec) -> None:

@@ -263,12 +263,10 @@ class EBM(GenerativeModel):
         """Langevin chains from noise. Given pixels stay in the middle of their levels, so that the others follow the
         energy given them."""
         noise, levels, shape = request.noise, self.spec.levels, self.spec.shape
-        mask, source = request.condition.mask, request.condition.source
+        given = request.given(self.spec)
 
         def with_given(y: Tensor) -> Tensor:
-            if mask is None or source is None:
-                return y
-            return torch.where(mask, (images.to_levels(source, levels) + 0.5) / levels, y)
+            return y if given is None else torch.where(given.mask, (given.levels + 0.5) / levels, y)
 
         steps = request.options.steps or self.config.sampling_steps
         y = self._langevin(

@@ -50,12 +50,11 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from baselines.autoencoder.denoising_autoencoder import (
+    Clamp,
     GeneratorNoise,
-    Given,
     LevelDistributions,
     Noise,
     corrupt,
-    keep_given,
     last_image,
     start_of_chain,
     visible_units,
@@ -196,14 +195,13 @@ class GSN(GenerativeModel):
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
         """The chain's state after `steps` steps from independent pixels; given pixels are put back after each."""
-        noise, given = request.noise, Given(request, self.spec)
-        levels, hidden = given.put_into(start_of_chain(self.counts, noise)), self.silent(len(request))
+        noise, clamp = request.noise, Clamp(request, self.spec)
+        levels, hidden = clamp.levels(start_of_chain(self.counts, noise)), self.silent(len(request))
         logits = torch.empty(0)
         for _ in range(request.options.steps or self.config.sampling_steps):
             logits, hidden = self.step(levels, hidden, noise)
-            levels = given.put_into(self.observation.draw(logits, noise))
-        images = last_image(logits, levels, request.options.temperature, self.spec)
-        return keep_given(images, request)
+            levels = clamp.levels(self.observation.draw(logits, noise))
+        return clamp.images(last_image(logits, levels, request.options.temperature, self.spec))
 
     @torch.no_grad()
     def reconstruct(self, batch: Batch, noise: NoiseSource) -> Tensor:

@@ -48,7 +48,7 @@ from torch.optim import Adam, Optimizer
 from baselines.energy.ebm import langevin
 from genbench.api import Batch, GenerativeModel, ImageSpec, ModelConfig, SampleRequest, TrainContext
 from genbench.errors import UsageError
-from genbench.images import from_float, to_float
+from genbench.images import from_float, levels_to_float, to_float
 from genbench.noise import NoiseSource
 
 BOUNDS = (-1.0, 1.0)
@@ -236,16 +236,13 @@ class JEM(GenerativeModel):
 
     def sample(self, request: SampleRequest) -> Tensor:
         """Langevin chains from noise, of the classes asked for; given pixels are those of the source."""
-        noise, condition, shape = request.noise, request.condition, self.spec.shape
-        mask, source = condition.mask, condition.source
+        noise, shape, given = request.noise, self.spec.shape, request.given(self.spec)
 
         def with_given(x: Tensor) -> Tensor:
-            if mask is None or source is None:
-                return x
-            return torch.where(mask, to_float(source, self.spec.levels), x)
+            return x if given is None else torch.where(given.mask, levels_to_float(given.levels, self.spec.levels), x)
 
         def energy(x: Tensor) -> Tensor:
-            return energy_of(self.classifier(with_given(x)), condition.labels)
+            return energy_of(self.classifier(with_given(x)), request.condition.labels)
 
         steps = request.options.steps or self.config.sampling_steps
         x = self._langevin(energy, 2.0 * noise.uniform(shape) - 1.0, steps, lambda: noise.normal(shape))

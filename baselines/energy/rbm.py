@@ -378,13 +378,12 @@ class RBM(GenerativeModel):
 
     def _clamp(self, request: SampleRequest) -> Callable[[Tensor], Tensor]:
         """Puts the given values of the request's mask into visible features."""
-        mask, source = request.condition.mask, request.condition.source
-        if mask is None or source is None:
+        given = request.given(self.spec)
+        if given is None:
             return lambda v: v
-        given = self.machine.features(images.to_levels(source, self.spec.levels).flatten(1), torch.float64)
-        kept = mask.expand(-1, self.spec.channels, -1, -1).flatten(1)  # (B, D)
-        kept = kept.repeat_interleave(given.shape[1] // self.spec.dims, 1)
-        return lambda v: torch.where(kept, given, v)
+        features = self.machine.features(given.levels.flatten(1), torch.float64)
+        kept = given.mask.flatten(1).repeat_interleave(features.shape[1] // self.spec.dims, 1)
+        return lambda v: torch.where(kept, features, v)
 
     def reconstruct(self, batch: Batch, noise: NoiseSource) -> Tensor:  # noqa: ARG002
         """One pass up and down, hidden units at their mean; the likelier (K = 2) or mean level of each value."""

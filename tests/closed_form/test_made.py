@@ -11,7 +11,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from baselines.autoregressive.made import MADE, MADEConfig, draw_levels, level_inputs
+from baselines.autoregressive.made import MADE, MADEConfig
+from baselines.nets.levels import draw_levels, level_inputs
 from genbench.api import Batch, Condition, ImageSpec, SampleRequest, SamplerOptions
 from genbench.errors import UsageError
 from genbench.images import from_levels, to_levels
@@ -140,7 +141,7 @@ def test_incremental_sampling_equals_full_passes(spec: ImageSpec, direct: bool) 
     with torch.no_grad():
         for i in range(40):
             for dim in model.network.degrees(int(which[i]))[0].argsort().tolist():
-                logits = model.network(level_inputs(levels[i : i + 1], spec.levels), int(which[i]))
+                logits = model.network(level_inputs(levels[i : i + 1], spec.levels).flatten(1), int(which[i]))
                 levels[i, dim] = draw_levels(logits[:, dim], uniform[i : i + 1, dim])[0]
     assert which.unique().numel() == 3
     assert torch.equal(model.sample(request(40)), from_levels(levels.view(-1, *spec.shape), spec.levels))
@@ -175,13 +176,13 @@ def test_low_temperature_gives_the_most_likely_values_greedily() -> None:
     model = build(BINARY)
     samples = model.sample(request(8, temperature=1e-4))
     assert all(torch.equal(sample, samples[0]) for sample in samples)
-    logits = model.network(level_inputs(to_levels(samples[:1], 2).flatten(1), 2))[0, :, 0]
+    logits = model.network(level_inputs(to_levels(samples[:1], 2).flatten(1), 2).flatten(1))[0, :, 0]
     assert torch.equal(to_levels(samples[0], 2).flatten(), (logits > 0).long())
 
 
 def test_inputs_of_a_value_are_the_levels_that_it_reaches() -> None:
-    assert level_inputs(torch.tensor([[0, 1, 3]]), 4).tolist() == [[0, 0, 0, 1, 0, 0, 1, 1, 1]]
-    assert level_inputs(torch.tensor([[0, 1]]), 2).tolist() == [[0, 1]]
+    assert level_inputs(torch.tensor([[0, 1, 3]]), 4).tolist() == [[[0, 0, 0], [1, 0, 0], [1, 1, 1]]]
+    assert level_inputs(torch.tensor([[0, 1]]), 2).tolist() == [[[0], [1]]]
 
 
 def test_a_single_value_has_no_conditions() -> None:

@@ -17,10 +17,8 @@ from baselines.autoregressive.nade import (
     OrderlessNADE,
     OrderlessNADEConfig,
     distinct_prefixes,
-    draw_levels,
-    level_inputs,
-    level_log_prob,
 )
+from baselines.nets.levels import draw_levels, level_inputs, level_log_prob
 from genbench.api import Batch, Condition, ImageSpec, SampleRequest, SamplerOptions
 from genbench.errors import UsageError
 from genbench.images import from_levels, to_levels

@@ -48,9 +48,11 @@ def log_prob(model: PixelCNN, levels: torch.Tensor) -> torch.Tensor:
     return result.nats
 
 
-def request(n: int, temperature: float | None = None, start: int = 0) -> SampleRequest:
+def request(
+    n: int, temperature: float | None = None, start: int = 0, condition: Condition | None = None
+) -> SampleRequest:
     index = torch.arange(start, start + n)
-    return SampleRequest(NoiseSource(3, index), SamplerOptions(temperature=temperature), Condition())
+    return SampleRequest(NoiseSource(3, index), SamplerOptions(temperature=temperature), condition or Condition())
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -135,3 +137,30 @@ def test_bad_options_say_what_to_do() -> None:
     batch = batch_of(torch.zeros(1, 1, 2, 2), ImageSpec(1, 2, 2, 2))
     with pytest.raises(UsageError, match="Unknown likelihood estimator 'elbo'"):
         build(ImageSpec(1, 2, 2, 2)).log_likelihood(batch, NoiseSource(0, batch.index), "elbo")
+
+
+def test_inpainting_after_a_raster_prefix_is_the_exact_conditional() -> None:
+    spec = ImageSpec(1, 2, 3, 2)
+    model = build(spec, scale=0.7)
+    mask = torch.tensor([[True, True, True], [False, False, False]]).expand(4000, 1, 2, 3)
+    source = from_levels(torch.tensor([[1, 0, 1], [1, 1, 1]]), 2).expand(4000, 1, 2, 3)
+    drawn = to_levels(model.sample(request(4000, condition=Condition(source=source, mask=mask))), 2)
+    assert torch.equal(drawn[:, 0, 0], torch.tensor([1, 0, 1]).expand(4000, 3))
+    images = all_images(spec)
+    with_prefix = images[(images[:, 0, 0] == torch.tensor([1, 0, 1])).all(1)]
+    expected = 4000 * log_prob(model, with_prefix).softmax(0)
+    observed = torch.bincount(drawn[:, 0, 1] @ torch.tensor([4, 2, 1]), minlength=8)
+    assert chisquare(observed, expected).pvalue > 0.01
+
+
+def test_inpainting_keeps_given_values_of_all_colours() -> None:
+    spec = ImageSpec(3, 4, 4, 5)
+    model = build(spec)
+    mask = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    source = from_levels(torch.randint(0, 5, (8, 3, 4, 4), generator=torch.Generator().manual_seed(1)), 5)
+    filled = model.sample(request(8, condition=Condition(source=source, mask=mask)))
+    given = mask.expand_as(source)
+    assert torch.equal(filled[given], source[given])
+    assert not torch.equal(filled[~given], source[~given])
+    again = model.sample(request(8, condition=Condition(source=filled, mask=mask)))
+    assert torch.equal(again, filled)

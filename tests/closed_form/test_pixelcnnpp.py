@@ -303,7 +303,7 @@ def test_bad_input_says_what_to_do() -> None:
     with pytest.raises(UsageError, match="this dataset has no classes"):
         build(ImageSpec(1, 8, 8, 17), class_conditional=True)
     spec = ImageSpec(1, 2, 2, 2, CLASSES)
-    with pytest.raises(UsageError, match="a mask was given without the source"):
+    with pytest.raises(UsageError, match="and no source, expected"):
         build(spec).sample(request(2, Condition(mask=torch.ones(2, 1, 2, 2, dtype=torch.bool))))
     batch = batch_of(torch.zeros(1, 1, 2, 2), spec)
     with pytest.raises(UsageError, match="these have no labels"):
