@@ -93,12 +93,20 @@ class Given:
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """Sampling options. A model lists those it honours in `sampler_options`; others must stay None."""
+    """Sampling options. A model lists those it honours in `sampler_options`; others must stay None.
+
+    Raises:
+        UsageError: fewer than 1 step.
+    """
 
     steps: int | None = None
     guidance: float | None = None
     temperature: float | None = None
     solver: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"A sampler takes at least 1 step, got steps = {self.steps}.")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from genbench.data.base import SplitName, Splits
 from genbench.data.split import SPLIT_NAMES, Part, RawDataset, complete, to_splits
 from genbench.data.standard import SPLIT_SEED, read_mnist
 from genbench.errors import DataError
+from genbench.files import hash_array
 
 BINARISATION_SEED = 0
 STATIC_SHA256: dict[SplitName, str] = {
@@ -56,11 +57,32 @@ def load_mnist_binary_splits(roots: list[Path], cache: Path) -> Splits:
 
     The training split keeps its grey values as `intensities`, for models that redraw them (dynamic binarisation).
     Arguments and errors as of `read_mnist`.
+
+    Raises:
+        DataError: the images found are not MNIST as published, in its order: their draw would be other data.
     """
     grey = read_mnist(roots, cache)
-    binary = to_splits("mnist-binary", complete(_binarised(grey), SPLIT_SEED, {"validation": 10_000}))
+    drawn = _binarised(grey)
+    check_static_draw(drawn)
+    binary = to_splits("mnist-binary", complete(drawn, SPLIT_SEED, {"validation": 10_000}))
     intensities = complete(grey, SPLIT_SEED, {"validation": 10_000}).parts["train"].images
     return replace(binary, train=replace(binary.train, intensities=intensities))
+
+
+def check_static_draw(drawn: RawDataset) -> None:
+    """Compare binarised images, as published and in order, with `STATIC_SHA256`.
+
+    Raises:
+        DataError: they differ.
+    """
+    for name, expected in STATIC_SHA256.items():
+        found = hash_array(drawn.parts[name].images)
+        if found != expected:
+            raise DataError(
+                f"mnist-binary: the binarised {name} images have SHA-256 {found[:12]}..., expected {expected[:12]}... "
+                f"The MNIST files found ({drawn.origin}) do not hold the published images in their order; put the "
+                "original files there, or name binary images of your own with --dataset."
+            )
 
 
 def read_amat(folder: Path) -> RawDataset:

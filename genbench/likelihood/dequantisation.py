@@ -113,16 +113,6 @@ def dequantised_log_likelihood(
     return LogLikelihood(nats=nats, kind="lower_bound", estimator=estimator, standard_error=error)
 
 
-def density_bits_per_dim(log_density: Tensor, num_dims: int, num_levels: int) -> Tensor:
-    """log p(y) in nats of y in [0, 1)^D to bits per dimension of the K levels: -log p(y) / (D ln 2) + log2 K."""
-    return -log_density / (num_dims * math.log(2.0)) + math.log2(num_levels)
-
-
-def nats_per_image(bits_per_dim: Tensor, num_dims: int) -> Tensor:
-    """Bits per dimension to -log P in nats: D ln 2 times."""
-    return bits_per_dim * (num_dims * math.log(2.0))
-
-
 def logit_transform(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """x = logit(a + (1 - 2a) y) of y (B, ...) in [0, 1], and log |det dx/dy| (B,)."""
     p = alpha + (1 - 2 * alpha) * y

@@ -72,16 +72,12 @@ class LogMeanExp:
     def standard_error(self) -> Tensor | None:
         """(B,) nats by the delta method, sd(w) / (sqrt(k) mean(w)); None for a single draw.
 
-        It does not see the bound's bias, and is too small where one weight rules: see `effective_sample_size`.
+        It does not see the bound's bias, and is too small where one weight rules.
         """
         if self.count < 2:
             return None
         relative = self.count * self.sum_of_squares / self.sum**2 - 1.0
         return (relative.clamp(min=0) / (self.count - 1)).sqrt()
-
-    def effective_sample_size(self) -> Tensor:
-        """(B,) (sum w)^2 / sum w^2: k where all weights are equal, 1 where one rules."""
-        return self.sum**2 / self.sum_of_squares
 
 
 class Mean:

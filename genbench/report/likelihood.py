@@ -68,14 +68,14 @@ def likelihood_table(records: Sequence[Record], names: Sequence[str]) -> Likelih
     found = [[m for m in record.metrics if m.name == name and _has_estimator(m)] for record in records]
     columns = sorted({(m.kind, m.estimator) for metrics in found for m in metrics}, key=_column_order)
     rows = [
-        (_best(metrics), LikelihoodRow(label, record, [_cell(metrics, column) for column in columns]))
+        (_standing(metrics), LikelihoodRow(label, record, [_cell(metrics, column) for column in columns]))
         for record, label, metrics in zip(records, names, found, strict=True)
         if metrics
     ]
     without = [
         label
-        for record, label, metrics in zip(records, names, found, strict=True)
-        if not metrics and record.status == "ok" and not record.control and record.variant is None
+        for record, label in zip(records, names, strict=True)
+        if record.status == "ok" and not record.control and record.variant is None and not _has_likelihood(record)
     ]
     return LikelihoodTable(
         display(name, None), columns, [row for _, row in sorted(rows, key=lambda pair: pair[0])], without
@@ -92,8 +92,18 @@ def _column_order(column: tuple[str, str]) -> tuple[int, str, int]:
     return list(HEADINGS).index(kind), stem, int(number or 0)
 
 
-def _best(metrics: Sequence[MetricResult]) -> float:
-    return min((m.value for m in metrics if m.value is not None), default=float("inf"))
+def _has_likelihood(record: Record) -> bool:
+    return any(m.name in LIKELIHOODS and _has_estimator(m) for m in record.metrics)
+
+
+def _standing(metrics: Sequence[MetricResult]) -> float:
+    """The value that a row is ordered by: the exact one, else the least bound, else the largest estimate (of an
+    annealed pair one side errs in the model's favour)."""
+    for kind, choose in (("exact", min), ("upper_bound", min), ("estimate", max)):
+        values = [m.value for m in metrics if m.kind == kind and m.value is not None]
+        if values:
+            return float(choose(values))
+    return float("inf")
 
 
 def _cell(metrics: Sequence[MetricResult], column: tuple[str, str]) -> LikelihoodCell:

@@ -16,7 +16,6 @@ from genbench.likelihood.importance import (
     LogMeanExp,
     Mean,
     importance_weighted_bound,
-    importance_weights,
     mean_bound,
     variational_bound,
 )
@@ -125,7 +124,6 @@ def test_log_mean_exp_survives_weights_that_underflow() -> None:
     torch.testing.assert_close(stream.value(), log_w.logsumexp(0) - math.log(40))
     w = torch.exp(log_w - log_w.max(0).values)
     torch.testing.assert_close(stream.standard_error(), w.std(0) / w.mean(0) / math.sqrt(40))
-    torch.testing.assert_close(stream.effective_sample_size(), w.sum(0) ** 2 / (w**2).sum(0))
 
 
 def test_weights_of_zero_count_as_draws() -> None:
@@ -133,17 +131,6 @@ def test_weights_of_zero_count_as_draws() -> None:
     for log_w in ([-math.inf, -math.inf], [-math.inf, 0.0], [1.0, -math.inf], [-math.inf, -math.inf]):
         stream.add(torch.tensor([log_w]))
     torch.testing.assert_close(stream.value(), torch.tensor([1.0, 0.0]).double() - math.log(4))
-
-
-def test_effective_sample_size_is_between_one_and_all() -> None:
-    x = points(4)
-    assert torch.allclose(importance_weights(weights(x), 100, 40).effective_sample_size(), torch.tensor(100.0).double())
-    stream = LogMeanExp()
-    stream.add(torch.tensor([[0.0]] + [[-200.0]] * 99))
-    assert float(stream.effective_sample_size()) == pytest.approx(1.0)
-    known = LogMeanExp()
-    known.add(torch.tensor([[1.0], [3.0]]).log())
-    assert float(known.effective_sample_size()) == pytest.approx(16 / 10)
 
 
 def test_streaming_mean_is_the_mean_and_its_error() -> None:

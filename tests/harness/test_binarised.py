@@ -9,8 +9,9 @@ import torch
 from toys import Histogram
 
 from genbench.api import Batch, ImageSpec, ModelConfig, TrainingData
-from genbench.data.binarised import AMAT_FILES, STATIC_SHA256, binarise, read_binarised_mnist
+from genbench.data.binarised import AMAT_FILES, STATIC_SHA256, binarise, check_static_draw, read_binarised_mnist
 from genbench.data.load import load_dataset
+from genbench.data.split import Part, RawDataset
 from genbench.errors import DataError, UsageError
 from genbench.files import hash_array
 from genbench.recipe import TrainRecipe
@@ -42,6 +43,12 @@ def test_the_static_draw_is_this_one_and_is_split_as_mnist_is(tmp_path):
     assert (on[p == 1]).all() and not on[p == 0].any()
     assert ((on - p).sum() / np.sqrt((p * (1 - p)).sum())) ** 2 < 16
     assert (on != (p > 0.5)).sum() > 10_000, "a threshold would agree everywhere"
+
+
+def test_images_that_are_not_the_published_ones_in_order_are_refused():
+    parts = {name: Part(np.zeros((3, 1, 28, 28), np.uint8), None) for name in ("train", "test")}
+    with pytest.raises(DataError, match=r"SHA-256 [0-9a-f]{12}\.\.\., expected 3f5ec35337c3.*\(here\) do not hold"):
+        check_static_draw(RawDataset("here", parts, levels=2))
 
 
 def write_amat(folder, counts=(5, 3, 2), text=None):

@@ -54,6 +54,17 @@ def test_kinds_stand_apart_in_their_order_and_rows_by_their_best():
     assert table.rows[2].cells[0].interval == "[87.70, 88.70]"
 
 
+def test_rows_are_ordered_by_the_less_flattering_of_two_estimates():
+    rbm = record("rbm", [nats(86.0, "estimate", "ais-forward"), nats(87.6, "estimate", "ais-reverse")])
+    table = likelihood_table([rbm, RECORDS[1], RECORDS[2]], ["rbm", "vae", "made"])
+    assert [row.label for row in table.rows] == ["vae", "rbm", "made"]
+
+
+def test_a_likelihood_in_another_unit_is_not_called_missing():
+    bits = record("nice", [metric("bits_per_dim", 2.1, 0.01, kind="upper_bound", estimator="dequantised")])
+    assert likelihood_table([*RECORDS, bits], [*NAMES, "nice"]).without == ["dcgan"]
+
+
 def test_without_likelihoods_there_is_no_table():
     assert likelihood_table(RECORDS[3:], NAMES[3:]) is None
     bits = record("vae", [metric("bits_per_dim", 2.1, 0.01, kind="upper_bound", estimator="elbo")])
