@@ -314,9 +314,8 @@ class EBM(GenerativeModel):
         base, leapfrogs = UniformBase(self.spec.dims), c.leapfrog_steps
         # Dense at the wide end: most of log Z is gained there.
         betas = tuple(beta**2 for beta in temperatures(c.ais_temperatures))
-        tuning, up, down = (
-            ChainNoise(derive_seed(seed, name), c.ais_chains, self.device) for name in ("tune", "forward", "reverse")
-        )
+        tuning, up = (ChainNoise(derive_seed(seed, name), c.ais_chains, self.device) for name in ("tune", "forward"))
+        down = ChainNoise(derive_seed(seed, "reverse"), min(c.ais_chains, c.buffer_size), self.device)
         with parametrize.cached():
             sizes = tune_step_sizes(base, self._log_density, betas, tuning, leapfrog_steps=leapfrogs, bounds=CUBE)
             path = HamiltonianPath(base, self._log_density, sizes, leapfrogs, CUBE)
@@ -332,9 +331,8 @@ class EBM(GenerativeModel):
         return value
 
     def _model_draws(self, path: HamiltonianPath, noise: ChainNoise) -> Particles:
-        """Approximate draws of the density: images of the replay buffer, in turn, after `reverse_steps` HMC moves."""
-        chosen = torch.arange(self.config.ais_chains, device=self.device) % self.config.buffer_size
-        state = path.at(self.buffer[chosen].flatten(1).float() / 255.0)
+        """Approximate draws of the density: images of the replay buffer, each once, after `reverse_steps` HMC moves."""
+        state = path.at(self.buffer[: self.config.ais_chains].flatten(1).float() / 255.0)
         for _ in range(self.config.reverse_steps):
             state = path.move(state, 1.0, noise)
         return state

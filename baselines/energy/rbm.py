@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -80,13 +80,13 @@ class RBMConfig(ModelConfig):
     ais_chains: int = Field(100, ge=100)
     ais_temperatures: int = Field(1000, ge=1000)
     reverse_steps: int = Field(1000, ge=0)
-    """Gibbs steps that the training's chains make before they start a reverse run."""
+    """Gibbs steps that the training's chains make before they start a reverse run, one from each of them."""
     validation_temperatures: int = Field(500, ge=1)
     """Of the short AIS run whose log Z the validation figure uses."""
 
 
 class Machine(nn.Module):
-    """log p~(v) of visible features v (B, F): the D binary values, or D one-hot vectors of K levels in a row."""
+    """The machine on visible features v (B, F): the D binary values, or D one-hot vectors of K levels in a row."""
 
     def __init__(self, spec: ImageSpec, hidden: int, initial_scale: float) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ class Machine(nn.Module):
         self.hidden_bias = nn.Parameter(torch.zeros(hidden))
 
     def forward(self, v: Tensor) -> Tensor:
-        """(B, F) to (B,), in the precision of ``v``."""
-        return v @ self.visible_bias.to(v.dtype) + F.softplus(self.field(v)).sum(1)
-
-    def field(self, v: Tensor) -> Tensor:
-        """(B, H) log odds of the hidden units, c + v W."""
+        """(B, H) log odds of the hidden units, c + v W, in the precision of ``v``."""
         return torch.addmm(self.hidden_bias.to(v.dtype), v, self.weight.to(v.dtype))
+
+    def log_density(self, v: Tensor) -> Tensor:
+        """(B,) log p~(v) in nats, in the precision of ``v``."""
+        return v @ self.visible_bias.to(v.dtype) + F.softplus(self(v)).sum(1)
 
     def visible_logits(self, h: Tensor) -> Tensor:
         """(B, F) log odds of the visible units (K = 2) or logits of their softmax, b + W h."""
@@ -174,7 +174,7 @@ class BaseRatePath:
 
     def at(self, visible: Tensor) -> Chains:
         """Chains at given visible features."""
-        return Chains(visible, self.machine.field(visible))
+        return Chains(visible, self.machine(visible))
 
     def start(self, noise: Noise) -> Chains:
         """Draws of the base-rate model."""
@@ -289,7 +289,7 @@ class RBM(GenerativeModel):
             with torch.no_grad():
                 self.machine.visible_bias.copy_(self.base_bias())
         negative = self._negative(v, ctx)
-        log_p = self.machine(torch.cat((v, negative)))
+        log_p = self.machine.log_density(torch.cat((v, negative)))
         gap = log_p[: len(v)].mean() - log_p[len(v) :].mean()
         ctx.backward(-gap)
         if self.config.centred:
@@ -301,13 +301,13 @@ class RBM(GenerativeModel):
     def _negative(self, v: Tensor, ctx: TrainContext) -> Tensor:
         """Visible features of the chains after k Gibbs steps; the chains are kept."""
         m = self.machine
-        field = m.field(v)
+        field = m(v)
         self.hidden_mean.lerp_(field.sigmoid().mean(0), _CENTRE_RATE)
         if self.config.algorithm == "pcd":
             v = m.features(self.chains, v.dtype)
-            field = m.field(v)
+            field = m(v)
         for step in range(self.config.gibbs_steps):
-            field = m.field(v) if step else field
+            field = m(v) if step else field
             h = torch.bernoulli(field.sigmoid(), generator=ctx.rng)
             uniform = torch.rand((len(v), m.dims), generator=ctx.rng, device=ctx.device)
             v = m.draw(m.visible_logits(h), uniform)
@@ -337,7 +337,7 @@ class RBM(GenerativeModel):
 
     def log_unnormalised(self, batch: Batch, noise: NoiseSource) -> Tensor:  # noqa: ARG002
         """(B,) float64 log p~(x) in nats; draws nothing."""
-        return cast(Tensor, self.machine(self._visible(batch, torch.float64)))
+        return self.machine.log_density(self._visible(batch, torch.float64))
 
     @torch.no_grad()
     def log_normaliser(self, estimator: str, seed: int) -> LogNormaliser:
@@ -353,16 +353,15 @@ class RBM(GenerativeModel):
             raise unknown("estimator of log Z", estimator, ("exact", "ais-forward", "ais-reverse"))
         c, path, betas = self.config, self._path(), temperatures(self.config.ais_temperatures, "sigmoid")
         forward, _ = forward_estimate(path, betas, ChainNoise(derive_seed(seed, "forward"), c.ais_chains, self.device))
-        noise = ChainNoise(derive_seed(seed, "reverse"), c.ais_chains, self.device)
+        noise = ChainNoise(derive_seed(seed, "reverse"), min(c.ais_chains, len(self.chains)), self.device)
         reverse = reverse_estimate(path, self._model_draws(path, noise), betas, noise)
         return annealed_normaliser(
             forward, reverse, "forward" if estimator == "ais-forward" else "reverse", c.ais_temperatures
         )
 
     def _model_draws(self, path: BaseRatePath, noise: Noise) -> Chains:
-        """Approximate draws of the machine: the training's chains, in turn, after `reverse_steps` Gibbs steps."""
-        chosen = torch.arange(self.config.ais_chains, device=self.device) % len(self.chains)
-        state = path.at(self.machine.features(self.chains[chosen], torch.float32))
+        """Approximate draws of the machine: the training's chains, each once, after `reverse_steps` Gibbs steps."""
+        state = path.at(self.machine.features(self.chains[: self.config.ais_chains], torch.float32))
         for _ in range(self.config.reverse_steps):
             state = path.move(state, 1.0, noise)
         return state
@@ -387,7 +386,7 @@ class RBM(GenerativeModel):
 
     def reconstruct(self, batch: Batch, noise: NoiseSource) -> Tensor:  # noqa: ARG002
         """One pass up and down, hidden units at their mean; the likelier (K = 2) or mean level of each value."""
-        h = self.machine.field(self._visible(batch, torch.float64)).sigmoid()
+        h = self.machine(self._visible(batch, torch.float64)).sigmoid()
         logits = self.machine.visible_logits(h)
         if self.spec.levels == 2:
             level = (logits > 0).long()
