@@ -1,5 +1,6 @@
 """What is shipped: sizes, cards and recipes of every model."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,15 @@ def test_published_weights_state_the_settings_of_their_training(name):
         manifest = read_manifest(folder)
         assert {"steps", "batch_size"} <= set(manifest.train) <= set(TrainRecipe.model_fields), folder
         assert manifest.training["budget_steps"] in (0, manifest.train["steps"])
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_a_recipe_for_a_suite_is_run_by_it(name):
+    tables = tomllib.loads(recipe_path(registry.load_model(name)).read_text(encoding="utf-8"))
+    suites = {suite.name: {row.model for row in suite.rows()} for suite in map(load_suite, suite_names())}
+    missing = [
+        table
+        for table in tables
+        if table != "default" and name not in suites[table] | suites.get(f"{table}-full", set())
+    ]
+    assert not missing
