@@ -2,7 +2,7 @@
 
 Papers: Hinton and Salakhutdinov, "Reducing the Dimensionality of Data with Neural Networks", Science 313, 2006 (the
 autoencoder); Ghosh, Sajjadi, Vergari, Black and Schoelkopf, "From Variational to Deterministic Autoencoders", ICLR
-2020 (the penalty on the codes and the ex-post density; its RAE-L2 is this model with `weight_decay`).
+2020 (RAE-L2: the penalty on the codes, the decay of weights, the ex-post density).
 
     loss = ||x - g(f(x))||^2 + beta / 2 ||f(x)||^2
 
@@ -25,6 +25,7 @@ Gaussians).
 
 Deviations:
 - No greedy pretraining by RBMs; ReLU or SiLU units; squared error for all images, and linear outputs, clipped.
+- RAE-L2 has an L2 term on the decoder's weights alone; `weight_decay` is AdamW's, of both networks.
 - Stepwise instead of batch EM on the final codes; no averaged weights, whose codes the fit would not have seen.
 - Convolutions: strided 4 x 4 halvings as in Ghosh et al., but group normalisation instead of batch normalisation, and
   doubling by nearest neighbours and a convolution instead of a transposed convolution.

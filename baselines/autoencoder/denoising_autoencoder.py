@@ -29,6 +29,7 @@ Deviations:
 - A perceptron of any depth without tied weights, AdamW and averaged weights, where the papers have one tied sigmoid or
   tanh layer, greedy stacking for more, and SGD. Output biases start at the log-frequencies of the first batch.
 - A fixed number of walkback steps (as in the reference code) instead of a geometric one.
+- Binary MNIST is drawn from the grey values; the reference code thresholds them at 0.5.
 - `sample` starts each chain from independent pixels, each with the frequencies of its levels in training (counted along
   with it), and gives the chain's last state. The papers start at an image of the data and show each state of one long
   chain; pure noise is a poor start, since training never sees it and the chain may stay there. Like the papers,

@@ -1,8 +1,8 @@
 """PixelCNN: an image as a product of conditionals, P(x) = prod_i P(x_i | x_1 .. x_{i-1}), by masked convolutions.
 
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel Recurrent Neural Networks", ICML 2016 (arXiv:1601.06759):
-equations (1) and (2) (raster order, and R, then G given R, then B given R and G, within a pixel), section 3.3 (residual
-blocks), 3.4 (masks A and B), 3.5 (PixelCNN), 3.6 (softmax over the levels), table 1 (layers).
+equations (1) and (2) (raster order, and R, then G given R, then B given R and G, within a pixel), section 2.2 (softmax
+over the levels), 3.3 (residual blocks), 3.4 (masks A and B), 3.5 (PixelCNN), table 1 (layers).
 Reference code: none was published by the authors.
 
 Incremental sampling is exact: the features of a pixel never change once the pixel is known, so each masked convolution
@@ -15,7 +15,8 @@ Gated PixelCNN (van den Oord et al. 2016b) removes it with two stacks.
 
 Deviations from the paper: Adam instead of RMSProp; optional dropout and averaged weights, for small data sets; the rows
 of a kernel below its centre, which the mask would zero, are not stored at all; feature maps are split among the colours
-in contiguous groups as even as they can be, not in exact thirds.
+in contiguous groups as even as they can be, not in exact thirds. Of table 1's two 1 x 1 layers the second is taken to
+be the one that gives the logits: one layer of `head` maps stands before it (`pixelrnn` has two).
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class ResidualBlock(nn.Module):
 
 
 class PixelCNNNetwork(nn.Module):
-    """Table 1: a 7 x 7 convolution with mask A, residual blocks, two 1 x 1 layers, K logits per colour."""
+    """Table 1: a 7 x 7 convolution with mask A, residual blocks, two 1 x 1 layers, the second for K logits."""
 
     def __init__(self, config: PixelCNNConfig, spec: ImageSpec) -> None:
         super().__init__()

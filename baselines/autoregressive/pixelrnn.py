@@ -1,9 +1,9 @@
 """PixelRNN: an image as a product of conditionals, P(x) = prod_i P(x_i | x_1 .. x_{i-1}), by LSTMs over its positions.
 
 Paper: van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel Recurrent Neural Networks", ICML 2016 (arXiv:1601.06759):
-equations (1) and (2) (raster order, and R, then G given R, then B given R and G, within a pixel), section 3.1 (row
-LSTM, equation (3)), 3.2 (diagonal BiLSTM), 3.3 and figure 5 (residual blocks), 3.4 (masks A and B), 3.6 (softmax over
-the levels), table 1 (layers).
+equations (1) and (2) (raster order, and R, then G given R, then B given R and G, within a pixel), section 2.2 (softmax
+over the levels), 3.1 (row LSTM, equation (3)), 3.2 (diagonal BiLSTM), 3.3 and figure 5 (residual blocks), 3.4 (masks A
+and B), table 1 (layers).
 Reference code: none was published by the authors; igul222/pixel_rnn reimplements the diagonal BiLSTM.
 
     [o, f, i, g] = [sigmoid, sigmoid, sigmoid, tanh](K_ss * h_previous + K_is * x)                       (equation (3))
@@ -30,7 +30,8 @@ influence those drawn before them.
 Deviations from the paper: Adam instead of RMSProp; optional dropout on the LSTMs' outputs and averaged weights, for
 small data sets; the connections from each layer to the output, which the paper names without their form, are 1 x 1
 convolutions added to the first 1 x 1 layer; feature maps are split among the colours in contiguous groups as even as
-they can be; two levels are a softmax of two, which is the paper's sigmoid.
+they can be; two levels are a softmax of two, which is the paper's sigmoid. Table 1's two 1 x 1 layers are taken to
+stand before the one that gives the logits (`pixelcnn` counts that one among them).
 """
 
 from __future__ import annotations
@@ -280,7 +281,7 @@ class ResidualBlock(nn.Module):
 
 
 class PixelRNNNetwork(nn.Module):
-    """Table 1: a 7 x 7 convolution with mask A, LSTM layers, two 1 x 1 layers, K logits per colour."""
+    """Table 1: a 7 x 7 convolution with mask A, LSTM layers, two 1 x 1 layers, a third for K logits."""
 
     def __init__(self, config: PixelRNNConfig, spec: ImageSpec) -> None:
         super().__init__()

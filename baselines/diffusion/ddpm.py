@@ -18,7 +18,8 @@ probability-flow ODE with the same network (Song et al., "Score-Based Generative
 section 4.3 and eq. 39), another model of the data, whose samples are DDIM's in the limit of many steps.
 
 The estimate of x0 is clipped to [-1, 1] where `clip_x0`, in one function that sampling and the bound share: the
-bound is of the chain that is sampled from. A respaced chain (fewer steps) is another model; it has no bound here.
+bound is of the chain that is sampled from, except for the last step, which shows the mean (algorithm 2) where L_0
+scores a discretised normal around it (13). A respaced chain (fewer steps) is another model; it has no bound here.
 """
 
 from __future__ import annotations

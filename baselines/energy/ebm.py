@@ -22,7 +22,11 @@ Deviations:
 - `sample` starts every chain from its own noise and runs it as long as a chain of the replay buffer lives on average
   (langevin_steps / fresh_share steps). The paper evaluates images of the replay buffer, which depend on the training
   and not on (seed, i) alone.
-- The buffer is full of noise from the start instead of growing, and holds 8 bits a pixel.
+- The buffer is full of noise from the start instead of growing, and a chain goes back to its own place. It is read as
+  it is stored: the reference code, which holds 8 bits a pixel too, adds uniform noise of one level.
+- Noise is added after the gradient step, as in equation 1. The reference code adds it before the gradient is taken, so
+  that its chains end on a step without noise.
+- The last layer is normalised as well, and the units are SiLUs; in the reference code leaky ReLUs.
 - The recipes average the weights over steps, and the average samples. Its spectral norms are estimated with the
   singular vectors of the last weights.
 - A convolution is normalised as the matrix (outputs, inputs x height x width), as in the paper's code: that is not
@@ -64,7 +68,8 @@ _DEQUANTISATIONS = 16
 
 
 class EBMConfig(ModelConfig):
-    """Settings of `EBM`; the defaults are the paper's for CIFAR-10."""
+    """Settings of `EBM`. Steps, step size, noise and share of fresh chains are by default those of the reference code's
+    commands for CIFAR-10; these have a `gradient_limit` of 0.01, a buffer of 50 000 and a learning rate of 3e-4."""
 
     network: Literal["resnet", "mlp"] = "resnet"
     widths: tuple[int, ...] = (128, 256, 256)

@@ -25,7 +25,7 @@ There is no likelihood: Z is unknown, and the chain's temperature is not that of
 Reference code: https://github.com/wgrathwohl/JEM (`train_wrn_ebm.py`).
 
 Deviations:
-- Chains are kept in [-1, 1], the buffer is full of noise from the start and holds 8 bits a value (`ebm`).
+- Chains are kept in [-1, 1], and the buffer holds 8 bits a value (`ebm`).
 - `conditional_chains` draws the negatives of a random class each on E(x, y), from that class's part of the buffer (an
   option of the reference code, off in the paper's runs): p(x) is then their mixture over equally likely classes.
 - `energy_l2` adds the mean square of E to the loss, as `ebm` does. The paper has no such term, and restarts trainings

@@ -1,7 +1,7 @@
 """Ladder variational autoencoder: a hierarchy of latents, inferred downwards by combining prior and evidence.
 
 Paper: Sonderby, Raiko, Maaloe, Sonderby and Winther, "Ladder Variational Autoencoders", NeurIPS 2016
-(arXiv:1602.02282). Reference code: casperkaae/LVAE; its layers are in casperkaae/parmesan (`examples/mnist_ladder.py`).
+(arXiv:1602.02282). Reference code: casperkaae/LVAE (`run_models.py`).
 
     p(x, z) = p(x | z_1) p(z_1 | z_2) .. p(z_{L-1} | z_L) N(z_L; 0, I), normals with mean and variance from MLPs
     d_i = MLP(d_{i-1}), d_0 = x; mu^_i = Linear(d_i), v^_i = softplus(Linear(d_i))        (deterministic, upwards)

@@ -6,6 +6,10 @@ residual projections initialised smaller by the square root of their number. As 
 is x sigmoid(1.702 x) (Hendrycks and Gimpel 2016) and the logits' layer starts at zero, so that an untrained model is
 uniform. Positions on a grid may be the sum of an embedding per axis (Child et al., "Generating Long Sequences with
 Sparse Transformers", 2019).
+
+Unlike the code of Image GPT (`src/model.py` in openai/image-gpt): its norm divides by the root mean square, without a
+mean and a bias, and its linear layers have no biases; its embeddings start with a standard deviation of 0.02 (tokens
+and start) and 0.01 (positions), here 0.5; its MLP's weights start with 0.02, here one over the root of their inputs.
 """
 
 from __future__ import annotations
