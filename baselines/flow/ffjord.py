@@ -2,8 +2,9 @@
 
 Paper: Grathwohl, Chen, Bettencourt, Sutskever & Duvenaud, "FFJORD: Free-form Continuous Dynamics for Scalable
 Reversible Generative Models", ICLR 2019 (arXiv:1810.01367): equations (1) to (3) (change of variables along an ODE),
-(6) to (8) (Hutchinson's estimate with one noise vector for a whole solve), section 4.2 and appendix B.1 (networks of
-concat-squash layers, multi-scale architecture with squeezes, logit transform). Reference code: rtqichen/ffjord.
+section 3.1 and algorithm 1 (Hutchinson's estimate with one noise vector for a whole solve), section 4.2 and appendix
+B.1 (images: multi-scale architecture with squeezes, three hidden convolutions of 64 filters, softplus). Reference
+code: rtqichen/ffjord, `train_cnf.py` and `lib/odenvp.py` (which add the logit transform, a + (1 - 2a) y).
 
 The image x(0) flows to x(1) ~ N(0, I) under dx/dt = f(t, x), and
 
@@ -13,10 +14,16 @@ Discrete images: y = (k + u) / K with u uniform, so the mean of `dequantised` is
 solver's error and with the noise of the trace: its kind is an estimate. With `trace = "exact"` the importance-weighted
 bound is offered too; under Hutchinson's noise it would be biased upwards.
 
-Deviations from the paper: a Runge-Kutta solver on a fixed grid in place of an adaptive one, so that an image's number
-does not depend on the batch it is in, and gradients through the solver's steps in place of the adjoint method; the
-network's last layer starts at zero (the flow starts as the identity); logit(a + (1 - 2a) y) keeps both ends finite;
-averaged weights; tanh by option in place of softplus. `architecture = "mlp"` flows over all pixels of small images.
+Two grids: training solves with `solver_steps`, and as its gradients go through those steps it can gain from their
+error; all that is reported (validation, likelihood, samples, codes) solves with `likelihood_steps`, finer by default.
+
+Deviations from the paper and its code: Runge-Kutta of order 4 on a fixed grid in place of an adaptive solver of
+tolerance 1e-5, so that an image's number does not depend on the batch it is in, and gradients through the solver's
+steps in place of the adjoint method; time enters a layer as a gate and a shift (`concatsquash`, which the code has for
+toy data), where the paper and `odenvp.py` concatenate it to the input of each layer; every flow ends at time 1, where
+the code learns that time for each flow; `scales` is a choice, where the code takes all that leave sides of 4 or more
+(3 scales at 28 x 28, 4 at 32 x 32); the network's last layer starts at zero (the flow starts as the identity); averaged
+weights; no flips of images; tanh by option. `architecture = "mlp"` flows over all pixels of small images.
 """
 
 from __future__ import annotations
@@ -60,11 +67,13 @@ class FFJORDConfig(ModelConfig):
     """Widths of the hidden layers of a vector field."""
     activation: Literal["softplus", "tanh"] = "softplus"
     scales: int = Field(2, ge=1)
-    """conv: scales; all but the last squeeze and factor out half of the dimensions."""
+    """conv: scales; all but the last squeeze and factor out half of the dimensions. The paper: MNIST 3, CIFAR-10 4."""
     blocks: int = Field(2, ge=1)
     """Flows in a row, before and after each squeeze."""
     solver_steps: int = Field(4, ge=1)
-    """Runge-Kutta steps of a flow."""
+    """Runge-Kutta steps of a flow in training."""
+    likelihood_steps: int | None = Field(None, ge=1)
+    """Runge-Kutta steps of a flow everywhere else; 4 x ``solver_steps`` by default."""
     trace: Literal["hutchinson", "exact"] = "hutchinson"
     """Divergence where a likelihood is evaluated; training always uses Hutchinson's estimate."""
     alpha: float = Field(0.05, gt=0, lt=0.5)
@@ -75,7 +84,7 @@ class FFJORDConfig(ModelConfig):
 
 
 class ConcatSquash(nn.Module):
-    """layer(x) sigmoid(w t + b) + v t: a linear map or convolution whose gain and shift depend on time (B.1)."""
+    """layer(x) sigmoid(w t + b) + v t: a linear map or convolution whose gain and shift depend on time."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, outputs: int) -> None:
         super().__init__()
@@ -165,19 +174,24 @@ class FFJORD(GenerativeModel):
     # The map
 
     def times(self, steps: int | None = None) -> Tensor:
-        """The solver's grid on [0, 1]."""
-        return torch.linspace(0.0, 1.0, (steps or self.config.solver_steps) + 1, device=self.device)
+        """The solver's grid on [0, 1], by default of `likelihood_steps`."""
+        steps = steps or self.config.likelihood_steps or 4 * self.config.solver_steps
+        return torch.linspace(0.0, 1.0, steps + 1, device=self.device)
 
-    def forward_flow(self, x: Tensor, divergence: Callable[[Shape], Divergence]) -> tuple[Tensor, Tensor]:
+    def forward_flow(
+        self, x: Tensor, divergence: Callable[[Shape], Divergence], steps: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """x (B, C, H, W) to z (B, D), and the integral of the divergences (B,), which adds to log N(z).
 
-        divergence: makes the divergence of one solve for the shape that flows.
+        Args:
+            divergence: makes the divergence of one solve for the shape that flows.
+            steps: the solver's a flow, see `times`.
         """
         total, which, latents = x.new_zeros(len(x)), 0, []
         for step in self.steps:
             if step == "flow":
                 field = partial(self.fields, which)
-                x, change = solve_with_divergence(field, x, self.times().to(x), divergence(self.shapes[which]))
+                x, change = solve_with_divergence(field, x, self.times(steps).to(x), divergence(self.shapes[which]))
                 total, which = total + change, which + 1
             elif step == "squeeze":
                 x = F.pixel_unshuffle(x, 2)
@@ -206,10 +220,10 @@ class FFJORD(GenerativeModel):
         flows = [sum(s == "flow" for s in self.steps[:i]) for i, step in enumerate(self.steps) if step == "split"]
         return [self.shapes[count - 1] for count in flows]
 
-    def log_density(self, y: Tensor, divergence: Callable[[Shape], Divergence]) -> Tensor:
-        """log p(y) in nats, (B,), of y (B, C, H, W) in [0, 1)."""
+    def log_density(self, y: Tensor, divergence: Callable[[Shape], Divergence], steps: int | None = None) -> Tensor:
+        """log p(y) in nats, (B,), of y (B, C, H, W) in [0, 1); arguments as for `forward_flow`."""
         x, log_det = logit_transform(y, self.config.alpha)
-        z, change = self.forward_flow(x, divergence)
+        z, change = self.forward_flow(x, divergence, steps)
         log_prior = -0.5 * (z.square() + math.log(2.0 * math.pi)).sum(1)
         return log_prior + change + log_det
 
@@ -219,7 +233,7 @@ class FFJORD(GenerativeModel):
         return {"flow": Adam(self.parameters(), lr=self.config.learning_rate)}
 
     def update(self, batch: Batch, ctx: TrainContext) -> dict[str, Tensor]:
-        """One step on the negative log-density of a new dequantisation, Hutchinson's trace."""
+        """One step on the negative log-density of a new dequantisation, Hutchinson's trace, `solver_steps` a flow."""
         levels = to_levels(batch.images, self.spec.levels)
         u = torch.rand(levels.shape, generator=ctx.rng, device=levels.device)
 
@@ -227,7 +241,8 @@ class FFJORD(GenerativeModel):
             signs = torch.randint(0, 2, (len(batch), *shape), generator=ctx.rng, device=levels.device)
             return hutchinson_divergence(2.0 * signs - 1.0)
 
-        log_p = dequantised_log_prob(lambda y: self.log_density(y, probe), levels, u, self.spec.levels)
+        density = partial(self.log_density, divergence=probe, steps=self.config.solver_steps)
+        log_p = dequantised_log_prob(density, levels, u, self.spec.levels)
         loss = bits_per_dim(log_p, self.spec.dims).mean()
         ctx.backward(loss)
         ctx.step_optimizer("flow")
@@ -261,7 +276,7 @@ class FFJORD(GenerativeModel):
 
     @torch.no_grad()
     def sample(self, request: SampleRequest) -> Tensor:
-        """z ~ N(0, T^2 I) backwards through the flows. Options: ``temperature`` T; ``steps``, the solver's a flow.
+        """z ~ N(0, T^2 I) backwards through the flows. Options: ``temperature`` T; ``steps`` a flow.
 
         Raises:
             UsageError: a negative temperature, or steps below one.

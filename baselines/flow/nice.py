@@ -33,7 +33,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from genbench.api import Batch, GenerativeModel, ImageSpec, LogLikelihood, ModelConfig, SampleRequest, TrainContext
+from genbench.api import (
+    Batch,
+    GenerativeModel,
+    Given,
+    ImageSpec,
+    LogLikelihood,
+    ModelConfig,
+    SampleRequest,
+    TrainContext,
+)
 from genbench.errors import UsageError
 from genbench.images import bits_per_dim, dequantise, from_levels, quantise, to_levels
 from genbench.likelihood.dequantisation import dequantised_log_likelihood, dequantised_log_prob, estimators
@@ -205,23 +214,23 @@ class NICE(GenerativeModel):
         """Decode normal noise times the temperature; with a mask, complete the source (not by the exact conditional).
 
         Raises:
-            UsageError: a negative temperature.
+            UsageError: a negative temperature, or a mask without its source (see `SampleRequest.given`).
         """
         temperature = 1.0 if request.options.temperature is None else request.options.temperature
         if temperature < 0:
             raise UsageError(f"NICE: temperature must not be negative, got {temperature}.")
-        mask, source = request.condition.mask, request.condition.source
-        if mask is not None and source is not None:
-            return self.inpaint(source, mask, request.noise, temperature)
+        given = request.given(self.spec)
+        if given is not None:
+            return self.inpaint(given, request.noise, temperature)
         return self.decode(temperature * request.noise.normal(self.latent_shape))
 
-    def inpaint(self, source: Tensor, mask: Tensor, noise: NoiseSource, temperature: float) -> Tensor:
-        """Fill in the pixels of (B, C, H, W) uint8 where mask (B, 1, H, W) is False; section 5.2.
+    def inpaint(self, given: Given, noise: NoiseSource, temperature: float) -> Tensor:
+        """Images (B, C, H, W) uint8 with what is given, and the other values filled in; section 5.2.
 
         The temperature scales the noise of the steps.
         """
-        given = dequantise(to_levels(source, self.spec.levels), noise.uniform(self.spec.shape), self.spec.levels)
-        y = torch.where(mask, given, noise.uniform(self.spec.shape))
+        known = dequantise(given.levels, noise.uniform(self.spec.shape), self.spec.levels)
+        y = torch.where(given.mask, known, noise.uniform(self.spec.shape))
         mean_square = torch.zeros_like(y)
         for i in range(self.settings.inpainting_steps):
             with torch.enable_grad():
@@ -229,6 +238,6 @@ class NICE(GenerativeModel):
                 (slope,) = torch.autograd.grad(self.log_density(at).sum(), at)
             mean_square = slope.square() if i == 0 else 0.9 * mean_square + 0.1 * slope.square()
             direction = slope / (mean_square.sqrt() + 1e-8) + temperature * noise.normal(self.spec.shape)
-            y = torch.where(mask, given, (y + 10.0 / (100.0 + i) * direction).clamp(0.0, 1.0))
-        filled = from_levels(quantise(y, self.spec.levels), self.spec.levels)
-        return torch.where(mask, source, filled)
+            y = torch.where(given.mask, known, (y + 10.0 / (100.0 + i) * direction).clamp(0.0, 1.0))
+        levels = torch.where(given.mask, given.levels, quantise(y, self.spec.levels))
+        return from_levels(levels, self.spec.levels)

@@ -1,9 +1,9 @@
 """Real NVP: an invertible map from images to standard normal noise, with an exact density of continuous images.
 
 Paper: Dinh, Sohl-Dickstein & Bengio, "Density estimation using Real NVP", ICLR 2017 (arXiv:1605.08803): equations (2)
-and (3) (change of variables), (7) to (9) (masked affine coupling), section 3.6 and equations (13) to (16) (squeeze,
-multi-scale architecture, factored-out latents), section 4.1 (logit transform, residual networks, tanh with a learned
-scale). Reference code: tensorflow/models, research/real_nvp.
+and (3) (change of variables), (4) to (9) (affine coupling, its inverse, its form with a mask), section 3.6 and
+equations (13) to (16) (squeeze, multi-scale architecture, factored-out latents), section 4.1 (logit transform, residual
+networks, tanh with a learned scale). Reference code: tensorflow/models, research/real_nvp.
 
 Discrete images: y = (k + u) / K, and every likelihood is a lower bound on log P(k), see
 `genbench.likelihood.dequantisation`: u uniform as in the paper, or drawn by a learned flow given the image
@@ -189,10 +189,14 @@ class ActNorm(nn.Module):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
-        """Set the parameters so that x (B, C, H, W) comes out with zero mean and unit variance."""
+        """Set the parameters so that x (B, C, H, W) comes out with zero mean and unit variance.
+
+        What does not vary (every dimension, in a batch of one image) keeps its scale.
+        """
         over = [0, *(d + 1 for d in range(3) if self.mean.shape[d] == 1)]
         self.mean.copy_(x.mean(over, keepdim=True)[0])
-        self.log_scale.copy_(-torch.log(x.std(over, keepdim=True)[0] + 1e-6))
+        std = x.std(over, correction=0, keepdim=True)[0]
+        self.log_scale.copy_(torch.where(std > 0, -torch.log(std + 1e-6), 0.0))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         repeats = x[0].numel() // self.log_scale.numel()

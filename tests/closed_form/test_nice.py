@@ -221,8 +221,19 @@ class HighestNoise(NoiseSource):
 def test_given_pixels_survive_rounding() -> None:
     model, batch = build(inpainting_steps=1).float(), random_batch(4)
     mask = torch.ones(4, 1, 8, 8, dtype=torch.bool)
-    images = model.inpaint(batch.images, mask, HighestNoise(0, batch.index), 0.0)
+    condition = Condition(source=batch.images, mask=mask)
+    images = model.sample(SampleRequest(HighestNoise(0, batch.index), condition=condition))
     assert torch.equal(images, batch.images)
+
+
+def test_a_mask_without_its_source_is_refused() -> None:
+    model, batch = build().float(), random_batch(3)
+    mask = torch.ones(3, 1, 8, 8, dtype=torch.bool)
+    for source in (None, batch.images[:1], batch.images[:, :, :4]):
+        with pytest.raises(UsageError, match="Inpainting 3 images"):
+            request_of(model, batch.index, Condition(source=source, mask=mask))
+    with pytest.raises(UsageError, match="Inpainting 3 images"):
+        request_of(model, batch.index, Condition(source=batch.images, mask=mask[:, :, :4]))
 
 
 def test_bad_settings_say_what_to_do() -> None:

@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from baselines.flow.realnvp import (
+    ActNorm,
     Coupling,
     Flow,
     RealNVP,
@@ -25,6 +27,24 @@ from genbench.noise import NoiseSource
 DIGITS = ImageSpec(1, 8, 8, 17)
 METHODS = ("uniform", "variational")
 SIZES = [("mlp", 1, 1, 4), ("mlp", 2, 1, 4), ("resnet", 1, 1, 4), ("resnet", 3, 1, 8), ("resnet", 2, 3, 4)]
+
+SHORT = {"checkerboard_couplings": 2, "channel_couplings": 2, "final_couplings": 2}
+SAMPLED = [({"coupling": "resnet", "scales": 1}, 2, 2), ({"coupling": "mlp", "scales": 2, **SHORT}, 2, 4)]
+
+
+class Context:
+    """A training context that differentiates and does not step."""
+
+    rng = None
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()
+
+    def step_optimizer(self, name: str) -> None:
+        pass
 
 
 def build(coupling: str, scales: int, spec: ImageSpec = DIGITS, noise: float = 0.15, **settings: object) -> RealNVP:
@@ -207,6 +227,44 @@ def test_actnorm_start_gives_unit_variance_and_keeps_the_inverse() -> None:
         assert z.mean().abs().item() < 0.02
         assert z.std().item() == pytest.approx(1.0, abs=0.02)
         assert torch.allclose(flow(z, inverse=True)[0], x, atol=1e-9, rtol=0)
+
+
+def test_actnorm_starts_with_unit_population_variance_where_a_dimension_varies() -> None:
+    norm = ActNorm((1, 2, 2)).double()
+    x = torch.randn(3, 1, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x[:, 0, 0, 0] = 7.0
+    norm.initialise(x)
+    std = norm(x)[0].std(0, correction=0).flatten()
+    assert torch.allclose(std, torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64), atol=1e-4)
+    assert norm.log_scale.flatten()[0].item() == 0.0
+
+
+@pytest.mark.parametrize("coupling", ["mlp", "resnet"])
+def test_training_can_start_from_one_image(coupling: str) -> None:
+    model = RealNVP(RealNVPConfig(coupling=coupling, scales=2, hidden=8), DIGITS)
+    for step in range(3):
+        loss = model.update(random_batch(step + 1), Context(step))["bits_per_dim"]
+        assert loss.isfinite().item()
+    assert all(parameter.isfinite().all() and parameter.grad.isfinite().all() for parameter in model.parameters())
+    scales = [layer.log_scale for layer in model.modules() if isinstance(layer, ActNorm)]
+    assert max(scale.abs().max().item() for scale in scales) < 10
+
+
+@pytest.mark.parametrize(("settings", "height", "width"), SAMPLED)
+def test_sampling_frequencies_match_the_probabilities(settings: dict[str, object], height: int, width: int) -> None:
+    """All binary images of a size; P(k) is the mean of the density over the bin, here on 512 points of it."""
+    spec, dims, n = ImageSpec(1, height, width, 2), height * width, 20_000
+    model = build(spec=spec, noise=0.1, alpha=1e-4, **settings)
+    levels = torch.cartesian_prod(*[torch.arange(2)] * dims).view(-1, 1, *spec.shape)
+    u = torch.quasirandom.SobolEngine(dims, scramble=True, seed=0).draw(512, dtype=torch.float64)
+    with torch.no_grad():
+        density = model.log_density((levels + u.view(-1, *spec.shape)).flatten(0, 1) / 2).exp()
+    p = density.view(-1, 512).mean(1) / 2**dims
+    assert p.sum().item() == pytest.approx(1.0, abs=0.02)
+    drawn = to_levels(model.float().sample(SampleRequest(NoiseSource(0, torch.arange(n)))), 2).flatten(1)
+    counts = torch.bincount((drawn * 2 ** torch.arange(dims).flip(0)).sum(1), minlength=2**dims)
+    assert p.min().item() * n > 5
+    assert chisquare(counts.double().numpy(), (p / p.sum() * n).numpy()).pvalue > 1e-3
 
 
 def test_decoding_an_images_code_gives_the_image() -> None:
