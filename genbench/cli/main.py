@@ -21,6 +21,8 @@ VERBS = {
     "weights": "list, add and verify the standard networks' weights",
     "list": "list suites, models, metrics or extractors",
     "sample": "draw samples from published weights or a checkpoint",
+    "check": "judge a run against a baseline: exit 1 for a regression",
+    "baseline": "accept a run's records as the baseline of checks",
     "report": "render the report of a run again",
     "rescore": "recompute a run's metrics from its stored samples",
     "doctor": "show what is installed, cached and missing",

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from genbench.cli.console import console
+from genbench.errors import UsageError
 
 EXAMPLES = """
 \b
@@ -25,7 +26,7 @@ Examples:
 @click.option(
     "--models", default="", metavar="A,B,...", help="Exactly these rows: names, model@variant, FILE.py:Class."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="One seed in place of the suite's.")
+@click.option("--seed", "seeds", default="", metavar="N,N,...", help="One or several seeds in place of the suite's.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/SUITE]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets lie (or GENBENCH_DATA_ROOT).")
@@ -39,7 +40,7 @@ Examples:
 def command(
     suite: str,
     models: str,
-    seed: int | None,
+    seeds: str,
     device: str,
     out: Path | None,
     data_root: Path | None,
@@ -60,7 +61,7 @@ def command(
             suite=suite,
             out=out,
             models=tuple(name.strip() for name in models.split(",") if name.strip()),
-            seed=seed,
+            seeds=parse_seeds(seeds),
             device=device,
             data_root=data_root,
             dataset=dataset,
@@ -73,6 +74,18 @@ def command(
     print_ending(result.stage_seconds, result.broken)
     click.echo(f"Report: {result.report}")
     return 0 if result.ok else 1
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"0,1,2"`` as numbers.
+
+    Raises:
+        UsageError: anything but different whole numbers from 0 up.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UsageError(f"--seed: got '{text}', expected different whole numbers from 0 up, as in 0,1,2.")
+    return tuple(map(int, parts))
 
 
 def print_ending(seconds: dict[str, float], broken: list[str]) -> None:

@@ -213,7 +213,7 @@ def _row(a: Measured, b: Measured, mine: MetricResult | None, other: MetricResul
     if tolerance_free:
         difference = Difference(other.value - mine.value, method="values as they are")
         return replace(row, difference=difference, verdict=_of_sign(difference.value, row.higher_is_better))
-    difference, notes = _difference(a, b, mine, other)
+    difference, notes = pair_difference(a, b, mine, other)
     return replace(row, difference=difference, verdict=_verdict(difference, mine, other), notes=notes)
 
 
@@ -230,9 +230,10 @@ def _refusal(a: Measured, b: Measured, mine: MetricResult | None, other: MetricR
     return first_difference(mine.model_dump(include=_MUST_AGREE), other.model_dump(include=_MUST_AGREE))
 
 
-def _difference(
+def pair_difference(
     a: Measured, b: Measured, mine: MetricResult, other: MetricResult
 ) -> tuple[Difference, tuple[str, ...]]:
+    """B - A of one metric that is measured alike in both and has a value in both; with notes for the reader."""
     notes: tuple[str, ...] = (
         () if mine.kind in ("exact", "estimate") else (f"both values are {mine.kind.replace('_', ' ')}s",)
     )

@@ -48,7 +48,8 @@ class RunOptions:
     suite: str
     out: Path | None = None
     models: tuple[str, ...] = ()
-    seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    """In place of the suite's."""
     device: str = "auto"
     data_root: Path | None = None
     dataset: str | None = None
@@ -140,7 +141,7 @@ def _plan(
     return plan_cells(
         suite,
         rows,
-        seeds=suite.seeds if options.seed is None else [options.seed],
+        seeds=options.seeds or suite.seeds,
         dataset_fingerprint=dataset_fingerprint,
         device=device,
         budget_scale=options.budget_scale,

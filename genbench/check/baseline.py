@@ -1,0 +1,175 @@
+"""Baselines: records that were accepted, with who accepted them and why.
+
+A baseline is a folder: ``baseline.json`` (reason, author, the values in rows and columns, the history of updates), made
+to be read as a diff, and ``records/``, the records and per-image scores as the run wrote them, with their hashes in it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from genbench import __version__
+from genbench.check.collect import Entry, by_row
+from genbench.errors import DataError, UsageError, unknown
+from genbench.files import hash_file, write_json
+
+MANIFEST = "baseline.json"
+
+
+class Update(BaseModel):
+    """One entry of a baseline's history."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    date: str
+    author: str
+    reason: str
+    rows: list[str]
+    """Rows that were replaced or added."""
+    genbench_version: str
+
+
+class Baseline(BaseModel):
+    """What ``baseline.json`` holds. values: by row and seed, then by metric (and estimator)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    suite: str
+    values: dict[str, dict[str, float]]
+    hashes: dict[str, str]
+    """SHA-256 of each record file."""
+    history: list[Update]
+
+
+def read_baseline(folder: Path) -> Baseline | None:
+    """Read and verify a baseline's manifest; None where the folder has none.
+
+    Raises:
+        DataError: unreadable, or a record is missing or was changed since.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        found = Baseline.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError) as error:
+        raise DataError(f"{path}: not a readable baseline: {str(error).splitlines()[0]}") from None
+    for name, expected in found.hashes.items():
+        record = path.parent / "records" / name
+        if not record.is_file():
+            raise DataError(f"{record}: missing, though {MANIFEST} lists it. Restore it, or update the baseline.")
+        if hash_file(record) != expected:
+            raise DataError(
+                f"{record}: changed since the baseline was written. Restore it, or accept new records with "
+                "`genbench baseline update`."
+            )
+    return found
+
+
+def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, author: str) -> Baseline:
+    """Write a baseline of ``entries``; of a baseline that is there, rows that they do not have are kept.
+
+    The old folder stays as it is until the new one is whole.
+
+    Raises:
+        UsageError: no reason or author, no records, failed ones, or records of another suite than the baseline's.
+        DataError: the baseline that is there is damaged.
+    """
+    _check(entries, reason, author)
+    folder = Path(folder)
+    old = read_baseline(folder)
+    suite = entries[0].record.suite
+    if old is not None and old.suite != suite:
+        raise UsageError(f"{folder} is a baseline of suite '{old.suite}', these records are of '{suite}'.")
+    if old is None and folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty and holds no {MANIFEST}. Name a new folder.")
+    rows = by_row(entries)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        fresh = Path(name) / "new"
+        (fresh / "records").mkdir(parents=True)
+        if old is not None:
+            _copy_kept(folder, fresh, set(rows))
+        values = dict(_kept_values(old, set(rows)))
+        for entry in entries:
+            _copy(entry, fresh / "records")
+            values[entry.record.file_stem] = _values(entry)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        done = Update(date=now, author=author, reason=reason, rows=sorted(rows), genbench_version=__version__)
+        hashes = {path.name: hash_file(path) for path in sorted((fresh / "records").glob("*.json"))}
+        history = [*(old.history if old else []), done]
+        made = Baseline(suite=suite, values=dict(sorted(values.items())), hashes=hashes, history=history)
+        write_json(fresh / MANIFEST, made.model_dump(mode="json"))
+        if folder.exists():
+            folder.rename(Path(name) / "old")
+        fresh.rename(folder)
+    return made
+
+
+def _check(entries: Sequence[Entry], reason: str, author: str) -> None:
+    for what, text in (("reason", reason), ("author", author)):
+        if not text.strip():
+            raise UsageError(f"A baseline needs a {what}: give --{what} TEXT, so that a reviewer can judge it.")
+    if not entries:
+        raise UsageError("There are no records to make a baseline of.")
+    suites = sorted({entry.record.suite for entry in entries})
+    if len(suites) > 1:
+        raise UsageError(f"A baseline is of one suite, these records are of {', '.join(suites)}.")
+    failed = [entry.record.file_stem for entry in entries if entry.record.status == "failed"]
+    if failed:
+        raise UsageError(f"Failed rows are no baseline: {', '.join(failed)}. Mend them, or choose rows with --models.")
+
+
+def choose(entries: Sequence[Entry], models: Sequence[str]) -> list[Entry]:
+    """The entries of the named models or rows; all without names.
+
+    Raises:
+        UsageError: a name that no entry has.
+    """
+    rows = by_row(entries)
+    for model in models:
+        if not any(model in (row, row.split("@")[0]) for row in rows):
+            raise unknown("row of the run", model, rows)
+    return [
+        entry for entry in entries if not models or {entry.record.row, entry.record.row.split("@")[0]} & set(models)
+    ]
+
+
+def _copy(entry: Entry, records: Path) -> None:
+    shutil.copyfile(entry.path, records / f"{entry.record.file_stem}.json")
+    stored = entry.record.per_image
+    if stored is not None:
+        shutil.copyfile(entry.path.parent / stored.file, records / stored.file)
+
+
+def _copy_kept(folder: Path, fresh: Path, replaced: set[str]) -> None:
+    for path in (folder / "records").iterdir():
+        if _row_of(path.stem) not in replaced:
+            shutil.copyfile(path, fresh / "records" / path.name)
+
+
+def _kept_values(old: Baseline | None, replaced: set[str]) -> dict[str, dict[str, float]]:
+    return {} if old is None else {stem: v for stem, v in old.values.items() if _row_of(stem) not in replaced}
+
+
+def _row_of(stem: str) -> str:
+    """The row of a record's file stem, ``<row>-s<seed>``."""
+    return stem.rpartition("-s")[0]
+
+
+def _values(entry: Entry) -> dict[str, float]:
+    """Values by ``metric`` or ``metric.estimator``, to six digits: what a reviewer reads."""
+    found: dict[str, Any] = {}
+    for metric in entry.record.metrics:
+        if metric.value is not None:
+            several = sum(other.name == metric.name for other in entry.record.metrics) > 1
+            found[f"{metric.name}.{metric.estimator}" if several else metric.name] = float(f"{metric.value:.6g}")
+    return found

@@ -1,0 +1,54 @@
+"""``genbench baseline``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import click
+
+EXAMPLES = """
+\b
+Example:
+  genbench baseline update runs/digits gate/digits --reason "first baseline"
+"""
+
+
+@click.group("baseline", context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Keep the records that `genbench check` judges against."""
+
+
+@command.command("update", epilog=EXAMPLES)
+@click.argument("source", metavar="RUN_OR_RECORDS")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="BASELINE")
+@click.option("--reason", required=True, help="Why these records are right; a reviewer reads it.")
+@click.option("--author", help="Who says so; by default the name that git knows.")
+@click.option("--models", default="", help="Only these rows, with commas between them; others stay as they are.")
+def update(source: str, folder: Path, reason: str, author: str | None, models: str) -> int:
+    """Accept a run's records as the baseline, with reason and author; review the change as a diff of baseline.json."""
+    from genbench.check.baseline import choose, update_baseline
+    from genbench.check.collect import by_row, read_entries
+
+    names = [part.strip() for part in models.split(",") if part.strip()]
+    entries = choose(read_entries(source), names)
+    made = update_baseline(folder, entries, reason=reason, author=author or git_author())
+    click.echo(f"Baseline of suite '{made.suite}': {len(made.hashes)} records in {folder}.")
+    single = [row for row, found in by_row(entries).items() if len(found) == 1 and not found[0].record.control]
+    if single:
+        click.echo(
+            f"One seed of {', '.join(single)}: how much training varies with its seed is not known, and a check may "
+            "call another seed worse. Run the suite with --seed 0,1,2 to have it measured."
+        )
+    return 0
+
+
+def git_author() -> str:
+    """The name in git's settings, or the user's; empty where neither is known."""
+    try:
+        found = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True, timeout=10, check=False)
+        name = found.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        name = ""
+    return name or os.environ.get("USER", "")

@@ -1,0 +1,99 @@
+"""``genbench check``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from genbench.check.judge import Verdicts
+
+EXAMPLES = """
+\b
+Examples:
+  genbench check runs/digits --baseline gate/digits
+  genbench check runs/digits --baseline leaderboard:digits --models vae,ddpm --metrics fid,bits_per_dim
+  genbench check runs/digits --baseline gate/digits --tolerance fid=2%,images_per_second=20% --junit check.xml --github
+"""
+
+
+def _names(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+@click.command("check", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("candidate", metavar="RUN_OR_RECORDS")
+@click.option("--baseline", required=True, help="A record, a folder of records, or leaderboard:SUITE.")
+@click.option("--models", help="Only these rows, with commas between them.")
+@click.option("--metrics", help="Only these metrics, with commas between them.")
+@click.option("--alpha", default=0.01, show_default=True, help="Chance of any false alarm, over all tests together.")
+@click.option("--tolerance", default="", help="How much worse is still no regression: fid=2%,latency_seconds=10%.")
+@click.option("--all", "every", is_flag=True, help="Also list what stayed the same.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option("--markdown", "markdown_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a table.")
+@click.option("--github", is_flag=True, help="Print annotations for GitHub Actions, and write the job's summary.")
+def command(
+    candidate: str,
+    baseline: str,
+    models: str | None,
+    metrics: str | None,
+    alpha: float,
+    tolerance: str,
+    every: bool,
+    junit: Path | None,
+    markdown_file: Path | None,
+    github: bool,
+) -> int:
+    """Judge a run's records against a baseline: exit 0 where nothing is worse, 1 for a regression or a missing row or
+    metric, 2 for bad input.
+
+    Each metric of each row of the baseline is better, the same within noise, worse, missing or not comparable. What
+    counts as noise is said by paired per-image scores, the values' intervals, or the spread over seeds.
+    """
+    from genbench.check.baseline import read_baseline
+    from genbench.check.collect import read_entries
+    from genbench.check.judge import Options, judge
+    from genbench.check.tolerance import parse_tolerances
+
+    if Path(baseline).is_dir():
+        read_baseline(Path(baseline))
+    options = Options(alpha, parse_tolerances(tolerance), _names(models), _names(metrics))
+    found = judge(read_entries(candidate), read_entries(baseline), options)
+    _write(found, junit, markdown_file, github, every)
+    _print(found, every)
+    return int(found.failed)
+
+
+def _write(found: Verdicts, junit: Path | None, markdown_file: Path | None, github: bool, every: bool) -> None:
+    from genbench.check import render
+    from genbench.files import write_text
+
+    if junit is not None:
+        write_text(junit, render.junit(found))
+    if markdown_file is not None:
+        write_text(markdown_file, render.markdown(found, every=every))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if github and summary:
+        with Path(summary).open("a", encoding="utf-8") as stream:
+            stream.write(render.markdown(found, every=every))
+    if github:
+        for line in render.workflow_commands(found):
+            click.echo(line)
+
+
+def _print(found: Verdicts, every: bool) -> None:
+    from rich.text import Text
+
+    from genbench.check import render
+    from genbench.cli.console import console
+
+    styles = {"worse": "red", "missing": "red", "better": "green", "not comparable": "dim"}
+    screen = console()
+    for finding in render.sorted_findings(found.findings, every=every):
+        screen.print(Text(render.sentence(finding), style=styles.get(finding.verdict, "")), soft_wrap=True)
+    if found.new:
+        screen.print(Text(f"Not in the baseline: {', '.join(found.new)}"))
+    screen.print(Text(render.summary(found), style="red" if found.failed else "green"))
