@@ -184,8 +184,10 @@ class Trainer:
             mixed_precision="bf16" if precision == "bf16" else "no", cpu=device.type == "cpu"
         )
         to_device(model, device)
+        check_data(recipe, data.intensities is not None)
         self.train_data, self.validation_data = data.train.to(device), data.validation.to(device)
-        self.intensities = _intensities(data, recipe, device)
+        grey = data.intensities if recipe.dynamic_binarisation else None
+        self.intensities = None if grey is None else grey.to(device)
         self.optimizers = model.optimizers()
         self._base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimizers.items()}
         averaged = {name: model.get_submodule(name) for name in model.averaged}
@@ -407,15 +409,17 @@ class Trainer:
             ) from None
 
 
-def _intensities(data: TrainingData, recipe: TrainRecipe, device: torch.device) -> Tensor | None:
-    if not recipe.dynamic_binarisation:
-        return None
-    if data.intensities is None:
+def check_data(recipe: TrainRecipe, has_intensities: bool) -> None:
+    """Refuse a recipe that needs grey values of binary images where the data have none.
+
+    Raises:
+        UsageError: they have none.
+    """
+    if recipe.dynamic_binarisation and not has_intensities:
         raise UsageError(
             "dynamic_binarisation redraws binary training images from their grey values, and this dataset has none. "
             "Use dataset mnist-binary, or set dynamic_binarisation = false."
         )
-    return data.intensities.to(device)
 
 
 def _load_optimizer(

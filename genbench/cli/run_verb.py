@@ -31,7 +31,10 @@ Examples:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/SUITE]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets lie (or GENBENCH_DATA_ROOT).")
 @click.option(
-    "--dataset", metavar="SPEC", help="folder:DIR, zip:FILE, npz:FILE or parquet:DIR in place of the suite's."
+    "--dataset",
+    metavar="SPEC",
+    help="folder:DIR, zip:FILE, npz:FILE, parquet:DIR or amat:DIR in place of the suite's; ?levels=2 at the end says "
+    "that images are binary.",
 )
 @click.option("--budget-scale", type=float, default=1.0, show_default=True, help="Factor on every training budget.")
 @click.option(

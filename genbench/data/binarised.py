@@ -81,7 +81,7 @@ def check_static_draw(drawn: RawDataset) -> None:
             raise DataError(
                 f"mnist-binary: the binarised {name} images have SHA-256 {found[:12]}..., expected {expected[:12]}... "
                 f"The MNIST files found ({drawn.origin}) do not hold the published images in their order; put the "
-                "original files there, or name binary images of your own with --dataset."
+                "original files there, or name other binary images with --dataset (npz:FILE?levels=2)."
             )
 
 

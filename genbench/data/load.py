@@ -10,7 +10,7 @@ from genbench.data.base import Splits
 from genbench.data.binarised import load_mnist_binary_splits, read_amat, read_binarised_mnist
 from genbench.data.npz import read_npz
 from genbench.data.parquet import read_parquet
-from genbench.data.split import RawDataset, complete, shuffled, to_splits
+from genbench.data.split import RawDataset, complete, shuffled, to_splits, with_levels
 from genbench.data.standard import (
     found_on_disk,
     load_cifar10_splits,
@@ -20,10 +20,11 @@ from genbench.data.standard import (
     read_mnist,
 )
 from genbench.data.tree import read_folder, read_zip
-from genbench.errors import DataError, unknown
+from genbench.errors import DataError, UsageError, unknown
 from genbench.files import cache_folder
 
 DATA_ROOT_VARIABLE = "GENBENCH_DATA_ROOT"
+LEVELS_MARK = "?levels="
 NAMED = ("digits", "mnist", "mnist-binary", "cifar10")
 READERS: dict[str, Callable[[Path], RawDataset]] = {
     "folder": read_folder,
@@ -44,7 +45,8 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
 
     Args:
         spec: ``digits``, ``mnist``, ``mnist-binary``, ``cifar10``, or ``folder:DIR``, ``zip:FILE``, ``npz:FILE``,
-            ``parquet:DIR|FILE``, ``amat:DIR`` (binarised MNIST as published with NADE).
+            ``parquet:DIR|FILE``, ``amat:DIR`` (binarised MNIST as published with NADE); any of these with ``?levels=K``
+            at the end, for images whose values are round(255 k / (K - 1)), k = 0..K-1 (0 and 255 for ``?levels=2``).
         data_root: where the named sets are looked for first, before the variable ``GENBENCH_DATA_ROOT`` and the user's
             cache; what is nowhere is downloaded into that cache.
         split_seed: seed of the order of a user's images, and of the splits (a tenth of the training images each) that
@@ -52,7 +54,7 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
 
     Returns:
         The splits. A user's dataset is named after the last part of its path, without the suffix, and has 256 levels
-        (2 for ``amat``).
+        (2 for ``amat``) where the specification does not say otherwise.
 
     Raises:
         UsageError: unknown specification. DataError: missing, unreadable or inconsistent files; the message names them.
@@ -61,10 +63,12 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
     if not colon and kind in NAMED:
         return _load_named(kind, data_root)
     if kind in READERS and place:
+        place, levels = _levels_of(spec, place)
         path = Path(place).expanduser()
         if not path.exists():
             raise DataError(f"Dataset '{spec}': no such file or folder: {path}.")
-        raw = complete(READERS[kind](path), split_seed)
+        read = READERS[kind](path)
+        raw = complete(read if levels is None else with_levels(read, levels), split_seed)
         name = path.resolve().name if path.is_dir() else path.stem
         return to_splits(name, shuffled(raw, split_seed))
     forms = [f"{reader}:PATH" for reader in READERS]
@@ -72,6 +76,16 @@ def load_dataset(spec: str, *, data_root: Path | None = None, split_seed: int = 
         guess = {".zip": "zip", ".npz": "npz", ".parquet": "parquet"}.get(Path(spec).suffix.lower(), "folder")
         raise DataError(f"Dataset '{spec}' is a path: say how to read it, e.g. '{guess}:{spec}' ({', '.join(forms)}).")
     raise unknown("dataset", spec, [*NAMED, *forms])
+
+
+def _levels_of(spec: str, place: str) -> tuple[str, int | None]:
+    """The path and K of ``PATH?levels=K``; the path and None without it."""
+    path, mark, text = place.rpartition(LEVELS_MARK)
+    if not mark:
+        return place, None
+    if not text.isdecimal() or not 2 <= int(text) <= 256:
+        raise UsageError(f"Dataset '{spec}': levels must be a whole number in 2..256, got '{text}'.")
+    return path, int(text)
 
 
 _LOADERS: dict[str, Callable[[list[Path], Path], Splits]] = {

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from genbench.api import ImageSpec
 from genbench.data.base import ImageDataset, SplitName, Splits
 from genbench.errors import DataError
+from genbench.images import from_levels
 
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "validation", "test")
 
@@ -89,6 +91,24 @@ def shuffled(raw: RawDataset, seed: int) -> RawDataset:
     """Put each part into a seeded random order, so that a prefix is a fair sample (files come sorted by class)."""
     rng = np.random.RandomState(seed)
     return replace(raw, parts={name: part.take(rng.permutation(len(part))) for name, part in raw.parts.items()})
+
+
+def with_levels(raw: RawDataset, levels: int) -> RawDataset:
+    """The same images on ``levels`` levels.
+
+    Raises:
+        DataError: a value that is none of theirs.
+    """
+    allowed = from_levels(torch.arange(levels), levels).numpy()
+    for split, part in raw.parts.items():
+        strange = np.setdiff1d(np.unique(part.images), allowed)
+        if len(strange):
+            shown = ", ".join(map(str, allowed[:4])) + (", ..." if levels > 4 else "")
+            raise DataError(
+                f"{raw.origin}: the {split} split has the value {strange[0]}, images of {levels} levels hold {shown}. "
+                "Give another number of levels, or convert the images."
+            )
+    return replace(raw, levels=levels)
 
 
 def to_splits(name: str, raw: RawDataset) -> Splits:

@@ -98,10 +98,12 @@ def plan_cells(
     device: torch.device,
     budget_scale: float,
     from_published: bool = False,
+    grey_values: bool = True,
 ) -> list[CellPlan]:
     """Group rows into cells and name each by the hash of all that makes its weights.
 
-    With ``from_published``, models are those with published weights for the suite; controls are fitted as ever.
+    With ``from_published``, models are those with published weights for the suite; controls are fitted as ever. Without
+    ``grey_values`` of the training images, recipes do without dynamic binarisation.
 
     Raises:
         UsageError: unknown model or variant, a bad recipe or config, or no published weights where they are asked for.
@@ -115,7 +117,12 @@ def plan_cells(
     cells = []
     for seed in seeds:
         for reference, variants in grouped.items():
-            cell = _plan_cell(suite, reference, variants, seed, dataset_fingerprint, device, budget_scale)
+            recipe = load_recipe(registry.load_model(reference), suite.recipe_table)
+            if not grey_values:
+                recipe = recipe.model_copy(
+                    update={"train": recipe.train.model_copy(update={"dynamic_binarisation": False})}
+                )
+            cell = _plan_cell(suite, reference, variants, recipe, seed, dataset_fingerprint, device, budget_scale)
             if from_published and not cell.control:
                 cell = _with_published_weights(suite, cell)
             if taken.setdefault(cell.model, reference) != reference:
@@ -130,13 +137,13 @@ def _plan_cell(
     suite: Suite,
     reference: str,
     variants: list[str | None],
+    recipe: Recipe,
     seed: int,
     dataset_fingerprint: str,
     device: torch.device,
     budget_scale: float,
 ) -> CellPlan:
     model_class = registry.load_model(reference)
-    recipe = load_recipe(model_class, suite.recipe_table)
     config = build_config(model_class, recipe.config).model_dump(mode="json")
     steps = max(1, round(recipe.train.steps * budget_scale))
     name = registry.model_name(reference)

@@ -22,12 +22,12 @@ from genbench.data.base import Splits
 from genbench.data.cache import open_splits, store_splits
 from genbench.environment import resolve_device
 from genbench.errors import DataError, GenbenchError, UsageError
-from genbench.features import extractor_status, load_extractor
 from genbench.files import write_json, write_text
 from genbench.metrics import load_metric
 from genbench.record import Record, read_record
 from genbench.report import build_report
 from genbench.report.tables import write_summary
+from genbench.run.announce import announce, announce_grey_values, announce_image_text, with_extractor
 from genbench.run.plan import CellPlan, RowPlan, plan_cells, with_published_weights
 from genbench.run.pool import Outcome, Pool
 from genbench.run.progress import Progress
@@ -117,7 +117,7 @@ def run_suite(options: RunOptions) -> RunResult:
         raise UsageError(f"--data-root {options.data_root}: no such folder.")
     if not 0.0 < options.budget_scale < float("inf"):
         raise UsageError(f"--budget-scale is {options.budget_scale}, expected a number above 0.")
-    _plan(suite, rows, device, options, dataset_fingerprint="")
+    _plan(suite, rows, device, options)
     prepare_folder(root)
     with _locked(root):
         return _run_locked(suite, rows, device, root, options)
@@ -136,7 +136,12 @@ def _default_rows(suite: Suite, options: RunOptions) -> list[Row]:
 
 
 def _plan(
-    suite: Suite, rows: Sequence[Row], device: torch.device, options: RunOptions, dataset_fingerprint: str
+    suite: Suite,
+    rows: Sequence[Row],
+    device: torch.device,
+    options: RunOptions,
+    dataset_fingerprint: str = "",
+    grey_values: bool = True,
 ) -> list[CellPlan]:
     return plan_cells(
         suite,
@@ -146,6 +151,7 @@ def _plan(
         device=device,
         budget_scale=options.budget_scale,
         from_published=options.from_published,
+        grey_values=grey_values,
     )
 
 
@@ -162,11 +168,12 @@ def _locked(root: Path) -> Iterator[None]:
 
 def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path, options: RunOptions) -> RunResult:
     store = Store(root)
-    _announce(suite, rows, device, root)
-    suite = _with_extractor(suite)
-    _announce_image_text(suite)
+    announce(suite, rows, device, root)
+    suite = with_extractor(suite)
+    announce_image_text(suite)
     splits = _dataset(store, suite, options)
-    cells = _plan(suite, rows, device, options, splits.fingerprint)
+    grey_values = announce_grey_values(splits)
+    cells = _plan(suite, rows, device, options, splits.fingerprint, grey_values)
     for cell in cells:
         store.claim_cell(cell.stem, cell.key)
     stems = [row.stem for cell in cells for row in cell.rows]
@@ -221,45 +228,6 @@ def _stage_seconds(root: Path) -> dict[str, float]:
         return read_run_file(root).stage_seconds
     except GenbenchError:
         return {}
-
-
-def _announce(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path) -> None:
-    print(
-        f"genbench {__version__}: suite '{suite.name}', {len(rows)} rows, device {device}, folder {root}",
-        file=sys.stderr,
-    )
-    if suite.requirements and device.type == "cpu":
-        print(f"No GPU is used. {suite.requirements}", file=sys.stderr)
-
-
-def _with_extractor(suite: Suite) -> Suite:
-    """The suite with an extractor that is here: its own, its fallback, or none; says so where it is not its own.
-
-    Raises:
-        DataError: weights that are here and damaged.
-    """
-    if suite.extractor is None:
-        return suite
-    status = extractor_status(suite.extractor)
-    if status.available:
-        load_extractor(suite.extractor)
-        return suite
-    print(f"{suite.extractor} is not here. {status.detail}", file=sys.stderr)
-    if suite.fallback_extractor is None:
-        print("Metrics that need features will be marked as not applicable.", file=sys.stderr)
-        return suite
-    print(f"Features are those of {suite.fallback_extractor} instead, and every number says so.", file=sys.stderr)
-    return suite.model_copy(update={"extractor": suite.fallback_extractor, "fallback_extractor": None})
-
-
-def _announce_image_text(suite: Suite) -> None:
-    """Say so where the image-text model is not here."""
-    if suite.image_text is None:
-        return
-    status = extractor_status(suite.image_text.partition(":")[0])
-    if not status.available:
-        print(f"{suite.image_text} is not here. {status.detail}", file=sys.stderr)
-        print("Metrics of images and texts will be marked as not applicable.", file=sys.stderr)
 
 
 def _dataset(store: Store, suite: Suite, options: RunOptions) -> Splits:

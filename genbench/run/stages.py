@@ -36,7 +36,7 @@ from genbench.run.store import Store
 from genbench.sample import ModelOutputError, draw, sample_labels
 from genbench.suite import Suite
 from genbench.timing import time_sampling
-from genbench.train import STATE_FILE, Trainer, build_model, seeded, to_device
+from genbench.train import STATE_FILE, Trainer, build_model, check_data, seeded, to_device
 
 StageWork = Callable[[Any, RowPlan, GenerativeModel, Splits, Any], tuple[Path | None, dict[str, Any]]]
 
@@ -185,6 +185,8 @@ def _trained(
 ) -> tuple[GenerativeModel, Training, dict[str, Any]]:
     cell = task.cell
     model_class = registry.load_model(cell.reference)
+    if issubclass(model_class, Trainable):
+        check_data(cell.recipe.train, splits.train.intensities is not None)
     model = build_model(model_class, build_config(model_class, cell.config), splits.spec, cell.seed)
     return model, _learn(task, model, splits, folder, monitor), environment(task)
 

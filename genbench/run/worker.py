@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import Any, Literal
@@ -60,14 +61,19 @@ def worker_main(job: Job, pipe: Any) -> None:
     if job.task.device.startswith("cuda"):
         _reproducible_cuda()
     monitor = Monitor(lambda *message: pipe.send(("progress", *message)), stop.is_set)
+    with suppress(BrokenPipeError):  # the run was killed meanwhile; this process ends with it
+        pipe.send(_outcome(job, monitor))
+
+
+def _outcome(job: Job, monitor: Monitor) -> tuple[Any, ...]:
     try:
-        pipe.send(("done", run_job(job, monitor)))
+        return ("done", run_job(job, monitor))
     except Interrupted as error:
-        pipe.send(("interrupted", str(error)))
+        return ("interrupted", str(error))
     except GenbenchError as error:
-        pipe.send(("failed", str(error), ""))
+        return ("failed", str(error), "")
     except Exception as error:
-        pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+        return ("failed", explain(error), traceback.format_exc())
 
 
 def _reproducible_cuda() -> None:
@@ -79,6 +85,18 @@ def _reproducible_cuda() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def explain(error: Exception) -> str:
+    """An error that is none of genbench's own in one sentence."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        first = str(error).strip().splitlines()
+        return (
+            f"out of memory ({first[0] if first else type(error).__name__}). Make the recipe's batch_size, the suite's "
+            "sample_batch_size or the model's config smaller."
+        )
+    return text
 
 
 def _exit_with_parent() -> None:

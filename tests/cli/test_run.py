@@ -294,3 +294,18 @@ def test_published_weights_that_are_missing_or_of_other_images_are_named(tmp_pat
     assert other.returncode == 1
     message = "are for images of 1 x 8 x 8 and 17 levels, 10 classes, this dataset's are of 1 x 12 x 12 and 256 levels"
     assert message in " ".join(other.stderr.split())
+
+
+def test_binary_images_without_grey_values_train_as_they_are(tmp_path):
+    """Recipes of binarised MNIST redraw their images; a user's binary images have nothing to be redrawn from."""
+    data = tmp_path / "bits.npz"
+    np.savez(data, train=np.resize(np.array([0, 255, 255], np.uint8), (40, 28, 28, 1)))
+    done = genbench(
+        *("run", "--suite", "mnist-binary", "--models", "made", "--dataset", f"npz:{data}?levels=2"),
+        *("--budget-scale", "0.0001", "--out", tmp_path / "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "The dataset has no grey values" in done.stderr
+    record = read_record(tmp_path / "run" / "records" / "made-s0.json")
+    assert record.dataset.levels == 2 and record.config["train"]["dynamic_binarisation"] is False
+    assert record.find("nats_per_image").status == "ok"

@@ -383,3 +383,24 @@ def test_parquet_errors_name_file_and_row(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"x\.parquet: not a readable parquet"):
         load_dataset(f"parquet:{path}")
+
+
+def test_levels_are_named_with_the_dataset(tmp_path):
+    path = tmp_path / "bits.npz"
+    np.savez(path, train=np.resize(np.array([0, 255, 255], np.uint8), (30, 4, 4, 1)))
+    assert load_dataset(f"npz:{path}").spec.levels == 256
+    binary = load_dataset(f"npz:{path}?levels=2")
+    assert binary.spec.levels == 2 and binary.name == "bits"
+
+
+@pytest.mark.parametrize("text", ["1", "300", "two", ""])
+def test_bad_numbers_of_levels_are_refused(tmp_path, text):
+    with pytest.raises(UsageError, match=f"levels must be a whole number in 2..256, got '{text}'"):
+        load_dataset(f"npz:{tmp_path}/x.npz?levels={text}")
+
+
+def test_values_that_are_no_level_are_refused(tmp_path):
+    path = tmp_path / "grey.npz"
+    np.savez(path, train=np.full((30, 4, 4, 1), 128, np.uint8))
+    with pytest.raises(DataError, match=r"has the value 128, images of 2 levels hold 0, 255\. Give"):
+        load_dataset(f"npz:{path}?levels=2")
