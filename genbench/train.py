@@ -19,8 +19,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from genbench.api import Batch, GenerativeModel, Trainable, TrainingData
+from genbench.batches import Batches
 from genbench.checkpoint import load_state, load_tensors, save_tensors
-from genbench.errors import DataError, GenbenchError, Interrupted, UsageError
+from genbench.errors import DataError, GenbenchError, Interrupted
 from genbench.noise import NoiseSource, derive_seed
 from genbench.recipe import TrainRecipe
 from genbench.record import Curve, Training
@@ -184,10 +185,8 @@ class Trainer:
             mixed_precision="bf16" if precision == "bf16" else "no", cpu=device.type == "cpu"
         )
         to_device(model, device)
-        check_data(recipe, data.intensities is not None)
-        self.train_data, self.validation_data = data.train.to(device), data.validation.to(device)
-        grey = data.intensities if recipe.dynamic_binarisation else None
-        self.intensities = None if grey is None else grey.to(device)
+        self.batches = Batches(data, recipe, seed, device)
+        self.validation_data = data.validation.to(device)
         self.optimizers = model.optimizers()
         self._base_rates = {n: [g["lr"] for g in o.param_groups] for n, o in self.optimizers.items()}
         averaged = {name: model.get_submodule(name) for name in model.averaged}
@@ -195,7 +194,6 @@ class Trainer:
         self.kept_state: dict[str, Tensor] | None = None
         """Weights of the best validation, or of the last one where the recipe does not keep the best."""
         self.progress = _Progress()
-        self._epoch_order: tuple[int, Tensor] | None = None
 
     def run(self) -> Training:
         """Train to the end of the budget (or to an early stop) and leave the final weights in the model.
@@ -244,39 +242,13 @@ class Trainer:
         self.model.train()
         with seeded(derive_seed(self.seed, "step", step), self.device) as rng, self.accelerator.autocast():
             context.rng = rng
-            figures = self.model.update(self._batch(step, rng), context)
+            figures = self.model.update(self.batches.of_step(step, rng), context)
         for name, value in figures.items():
             self.progress.sums[name] = self.progress.sums.get(name, 0.0) + value.detach().float()
             self.progress.counts[name] = self.progress.counts.get(name, 0) + 1
         self.progress.step = step + 1
         if self.average is not None:
             self.average.update(step + 1)
-
-    def _batch(self, step: int, rng: torch.Generator) -> Batch:
-        """The step's batch: consecutive pieces of a permutation keyed by the epoch; images flipped where asked."""
-        data, size = self.train_data, min(self.recipe.batch_size, len(self.train_data))
-        per_epoch = len(data) // size
-        start = (step % per_epoch) * size
-        chosen = self._order(step // per_epoch)[start : start + size]
-        images = data.images[chosen] if self.intensities is None else self._binarised(chosen, rng)
-        if self.recipe.horizontal_flip:
-            flip = torch.rand(size, 1, 1, 1, generator=rng, device=self.device) < 0.5
-            images = torch.where(flip, images.flip(-1), images)
-        labels = None if data.labels is None else data.labels[chosen]
-        return Batch(images=images, index=data.index[chosen], labels=labels)
-
-    def _binarised(self, chosen: Tensor, rng: torch.Generator) -> Tensor:
-        """A new Bernoulli(x / 255) draw of the chosen images, 0 or 255."""
-        assert self.intensities is not None
-        grey = self.intensities[chosen]
-        above = torch.rand(grey.shape, generator=rng, device=self.device) * 255.0 < grey
-        return above.to(torch.uint8) * 255
-
-    def _order(self, epoch: int) -> Tensor:
-        if self._epoch_order is None or self._epoch_order[0] != epoch:
-            rng = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            self._epoch_order = (epoch, torch.randperm(len(self.train_data), generator=rng).to(self.device))
-        return self._epoch_order[1]
 
     def step_optimizer(self, name: str, step: int) -> None:
         """Clip, set the scheduled rate, step and zero gradients of one optimiser."""
@@ -356,7 +328,7 @@ class Trainer:
 
     def _summary(self) -> Training:
         done = self.progress
-        size = min(self.recipe.batch_size, len(self.train_data))
+        size = self.batches.size
         return Training(
             steps=done.step,
             budget_steps=self.steps,
@@ -407,19 +379,6 @@ class Trainer:
             raise DataError(
                 f"{self.state_path}: not the state of this training ({error!r}). Delete it to start over."
             ) from None
-
-
-def check_data(recipe: TrainRecipe, has_intensities: bool) -> None:
-    """Refuse a recipe that needs grey values of binary images where the data have none.
-
-    Raises:
-        UsageError: they have none.
-    """
-    if recipe.dynamic_binarisation and not has_intensities:
-        raise UsageError(
-            "dynamic_binarisation redraws binary training images from their grey values, and this dataset has none. "
-            "Use dataset mnist-binary, or set dynamic_binarisation = false."
-        )
 
 
 def _load_optimizer(

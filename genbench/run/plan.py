@@ -37,7 +37,7 @@ def _python_files(path: Path) -> list[Path]:
     return sorted(path.glob("*.py")) if path.is_dir() else [path]
 
 
-TRAIN_VERSION = _harness_hash("controls.py", "data/base.py", "images.py", "noise.py", "train.py")
+TRAIN_VERSION = _harness_hash("batches.py", "controls.py", "data/base.py", "images.py", "noise.py", "train.py")
 """Hash of the harness's code that makes weights; a part of every cell's key."""
 SAMPLE_VERSION = _harness_hash("sample.py")
 """Hash of the harness's code that draws samples, beyond what `TRAIN_VERSION` covers; a change keeps the weights."""

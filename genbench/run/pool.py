@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from genbench.run.stages import JobResult
+from genbench.run.task import JobResult
 from genbench.run.worker import Job, worker_main
 
 GRACE_SECONDS = 30.0

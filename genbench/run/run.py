@@ -32,8 +32,9 @@ from genbench.run.plan import CellPlan, RowPlan, plan_cells, with_published_weig
 from genbench.run.pool import Outcome, Pool
 from genbench.run.progress import Progress
 from genbench.run.scoring import write_failure
-from genbench.run.stages import Task, timing_key
+from genbench.run.stages import timing_key
 from genbench.run.store import Store
+from genbench.run.task import Task
 from genbench.run.worker import Job
 from genbench.suite import Row, Suite, load_suite
 

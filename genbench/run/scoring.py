@@ -26,17 +26,10 @@ from genbench.metrics.pairs import StoredPairs
 from genbench.record import DatasetInfo, MetricResult, PerImage, Record, Timing, Training, read_record, write_record
 from genbench.run.captions import asked_labels, image_text_model, image_text_of
 from genbench.run.plan import CellPlan, RowPlan
-from genbench.run.stages import (
-    JobResult,
-    Monitor,
-    Task,
-    environment,
-    read_labels,
-    read_likelihoods,
-    read_samples,
-    read_timing,
-)
+from genbench.run.stages import read_labels, read_likelihoods, read_samples, read_timing
 from genbench.run.store import Store
+from genbench.run.task import JobResult, Monitor, Task
+from genbench.run.training import environment
 from genbench.suite import Suite
 
 TIMED = ("images_per_second", "latency_seconds", "evaluations_per_image", "peak_memory_bytes")

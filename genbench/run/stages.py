@@ -9,90 +9,38 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from genbench import __version__, registry
-from genbench.api import Fittable, GenerativeModel, ImageSpec, Trainable
-from genbench.checkpoint import MANIFEST, load_checkpoint, read_manifest, save_checkpoint
-from genbench.controls import FitsSplits
+from genbench import registry
+from genbench.api import GenerativeModel
+from genbench.checkpoint import load_checkpoint
 from genbench.data.base import ImageDataset, Splits
 from genbench.data.cache import open_splits
-from genbench.environment import describe_environment
-from genbench.errors import DataError, GenbenchError, Interrupted, UsageError
-from genbench.files import hash_value, read_npz, write_json, write_npz
+from genbench.errors import DataError, Interrupted
+from genbench.files import hash_value, read_npz, write_npz
 from genbench.likelihood import evaluate_likelihood, likelihood_estimators
 from genbench.metrics.base import ImageLikelihoods
-from genbench.noise import derive_seed
-from genbench.recipe import build_config
-from genbench.record import Timing, Training
+from genbench.record import Timing
 from genbench.run.gallery import make_gallery
-from genbench.run.plan import GALLERY_VERSION, LIKELIHOOD_VERSION, SAMPLE_VERSION, CellPlan, RowPlan
+from genbench.run.plan import GALLERY_VERSION, LIKELIHOOD_VERSION, SAMPLE_VERSION, RowPlan
 from genbench.run.store import Store
-from genbench.sample import ModelOutputError, draw, sample_labels
-from genbench.suite import Suite
+from genbench.run.task import JobResult, Monitor, Task, describe
+from genbench.run.training import train_stage
+from genbench.sample import draw, sample_labels
 from genbench.timing import time_sampling
-from genbench.train import STATE_FILE, Trainer, build_model, check_data, seeded, to_device
+from genbench.train import to_device
 
 StageWork = Callable[[Any, RowPlan, GenerativeModel, Splits, Any], tuple[Path | None, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker process needs to know: the run's folder, its suite, one cell, and the device."""
-
-    root: Path
-    suite: Suite
-    cell: CellPlan
-    device: str
-
-    @property
-    def store(self) -> Store:
-        return Store(self.root)
-
-
-@dataclass
-class Monitor:
-    """A worker's link to the run: progress goes out, a request to stop comes in."""
-
-    report: Callable[[str, int, int], None]
-    stopping: Callable[[], bool]
-    stage: str = ""
-    _last: float = field(default=0.0, repr=False)
-
-    def step(self, done: int, total: int) -> None:
-        """Report progress of the current stage, at most ten times a second.
-
-        Raises:
-            Interrupted: the run asked to stop.
-        """
-        self.tick(done, total)
-        if self.stopping():
-            raise Interrupted(f"stopped during {self.stage}")
-
-    def tick(self, done: int, total: int) -> None:
-        """Report progress without stopping."""
-        now = time.perf_counter()
-        if done >= total or now - self._last > 0.1:
-            self._last = now
-            self.report(self.stage, done, total)
 
 
 def sample_key(task: Task, row: RowPlan) -> str:
     """Names a row's samples: weights, sampler options, count and seed; not the batch size."""
     return hash_value([task.cell.key, asdict(row.options), task.suite.num_samples, row.seed, SAMPLE_VERSION])
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """Seconds spent by stage, and rows that failed with their reasons (the others are whole)."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def make(task: Task, monitor: Monitor) -> JobResult:
@@ -111,11 +59,6 @@ def make(task: Task, monitor: Monitor) -> JobResult:
         except Exception as error:
             result.failures[row.stem] = describe(error)
     return result
-
-
-def describe(error: Exception) -> str:
-    """An error in one line: the message of one of ours, with its type for any other."""
-    return str(error) if isinstance(error, GenbenchError) else f"{type(error).__name__}: {error}"
 
 
 class _RowWork:
@@ -148,131 +91,6 @@ class _RowWork:
         seconds = time.perf_counter() - start
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.task.store.write_receipt(row.stem, stage, key, seconds, file, **figures)
-
-
-def train_stage(task: Task, splits: Splits, monitor: Monitor) -> float:
-    """Leave the cell's checkpoint and a receipt of its training; does nothing when they are there.
-
-    Returns the seconds spent now.
-    """
-    cell, folder = task.cell, task.store.checkpoint(task.cell.stem)
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
-        if manifest.key != cell.key:
-            raise DataError(
-                f"{folder}: its manifest has another key than this run's. Delete the folder to train again."
-            )
-        if (manifest.sample, manifest.variants) != (cell.recipe.sample, cell.recipe.variants):
-            renewed = manifest.model_copy(update={"sample": cell.recipe.sample, "variants": cell.recipe.variants})
-            write_json(folder / MANIFEST, renewed.model_dump(mode="json"))
-        if task.store.receipt(cell.stem, "training", cell.key) is None:
-            _write_training(task, Training.model_validate(manifest.training), manifest.environment)
-        return 0.0
-    start = time.perf_counter()
-    monitor.stage = f"train {cell.model}"
-    model, training, trained_in = (
-        _published(task, splits) if cell.published else _trained(task, splits, folder, monitor)
-    )
-    training = training.model_copy(update={"parameters": count_parameters(model)})
-    save_checkpoint(folder, model, _manifest(task, splits, training, trained_in))
-    (folder / STATE_FILE).unlink(missing_ok=True)
-    _write_training(task, training, trained_in)
-    return time.perf_counter() - start
-
-
-def _trained(
-    task: Task, splits: Splits, folder: Path, monitor: Monitor
-) -> tuple[GenerativeModel, Training, dict[str, Any]]:
-    cell = task.cell
-    model_class = registry.load_model(cell.reference)
-    if issubclass(model_class, Trainable):
-        check_data(cell.recipe.train, splits.train.intensities is not None)
-    model = build_model(model_class, build_config(model_class, cell.config), splits.spec, cell.seed)
-    return model, _learn(task, model, splits, folder, monitor), environment(task)
-
-
-def _published(task: Task, splits: Splits) -> tuple[GenerativeModel, Training, dict[str, Any]]:
-    """The published weights, with the figures and the environment of their training."""
-    assert task.cell.published is not None
-    model, manifest = load_checkpoint(task.cell.published, "cpu", registry.load_model(task.cell.reference))
-    if model.spec != splits.spec:
-        raise UsageError(
-            f"The published weights of {task.cell.model} are for images {_describe(model.spec)}, this dataset's are "
-            f"{_describe(splits.spec)}. Train it on this dataset: run without --from-published."
-        )
-    training = Training.model_validate(manifest.training).model_copy(update={"source": "published"})
-    return model, training, manifest.environment
-
-
-def _describe(spec: ImageSpec) -> str:
-    classes = f", {spec.num_classes} classes" if spec.num_classes else ""
-    return f"of {spec.channels} x {spec.height} x {spec.width} and {spec.levels} levels{classes}"
-
-
-def _write_training(task: Task, training: Training, trained_in: dict[str, Any]) -> None:
-    task.store.write_receipt(
-        task.cell.stem,
-        "training",
-        task.cell.key,
-        training.seconds,
-        training=training.model_dump(mode="json"),
-        trained_in=trained_in,
-        environment=environment(task),
-    )
-
-
-def environment(task: Task) -> dict[str, Any]:
-    """Where a cell is made: versions, device, threads."""
-    return describe_environment(task.device, task.suite.threads)
-
-
-def _learn(task: Task, model: GenerativeModel, splits: Splits, folder: Path, monitor: Monitor) -> Training:
-    cell, device = task.cell, torch.device(task.device)
-    if isinstance(model, Trainable):
-        return Trainer(
-            model,
-            splits.training_data(),
-            cell.recipe.train,
-            seed=cell.seed,
-            device=device,
-            steps=cell.steps,
-            state_dir=folder,
-            report=monitor.tick,
-            should_stop=monitor.stopping,
-        ).run()
-    start = time.perf_counter()
-    with seeded(derive_seed(cell.seed, "fit"), torch.device("cpu")) as rng:
-        if isinstance(model, FitsSplits):
-            figures = model.fit_splits(splits, rng)
-        elif isinstance(model, Fittable):
-            figures = model.fit(splits.training_data(), rng)
-        else:
-            raise ModelOutputError(f"{type(model).__name__} implements neither update() nor fit(); see genbench.api")
-    return Training(seconds=time.perf_counter() - start, figures={k: float(v) for k, v in figures.items()})
-
-
-def count_parameters(model: GenerativeModel) -> int:
-    """Number of parameters; of floating-point buffers for a model that was fitted and has no parameters."""
-    parameters = sum(p.numel() for p in model.parameters())
-    return parameters or sum(b.numel() for b in model.buffers() if b.is_floating_point())
-
-
-def _manifest(task: Task, splits: Splits, training: Training, trained_in: dict[str, Any]) -> dict[str, Any]:
-    cell = task.cell
-    return {
-        "model": cell.reference,
-        "suite": task.suite.recipe_table,
-        "config": cell.config,
-        "spec": asdict(splits.spec),
-        "sample": cell.recipe.sample,
-        "variants": cell.recipe.variants,
-        "seed": cell.seed,
-        "key": cell.key,
-        "train": cell.train,
-        "training": training.model_dump(mode="json"),
-        "environment": trained_in,
-        "genbench_version": __version__,
-    }
 
 
 def _load(task: Task) -> GenerativeModel:

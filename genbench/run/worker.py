@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from genbench.errors import GenbenchError, Interrupted
 from genbench.run.plan import RowPlan
-from genbench.run.stages import JobResult, Monitor, Task
+from genbench.run.task import JobResult, Monitor, Task, describe
 
 JobKind = Literal["make", "time", "score", "rescore", "features"]
 
@@ -70,10 +70,9 @@ def _outcome(job: Job, monitor: Monitor) -> tuple[Any, ...]:
         return ("done", run_job(job, monitor))
     except Interrupted as error:
         return ("interrupted", str(error))
-    except GenbenchError as error:
-        return ("failed", str(error), "")
     except Exception as error:
-        return ("failed", explain(error), traceback.format_exc())
+        details = "" if isinstance(error, GenbenchError) else traceback.format_exc()
+        return ("failed", describe(error), details)
 
 
 def _reproducible_cuda() -> None:
@@ -85,18 +84,6 @@ def _reproducible_cuda() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def explain(error: Exception) -> str:
-    """An error that is none of genbench's own in one sentence."""
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
-        first = str(error).strip().splitlines()
-        return (
-            f"out of memory ({first[0] if first else type(error).__name__}). Make the recipe's batch_size, the suite's "
-            "sample_batch_size or the model's config smaller."
-        )
-    return text
 
 
 def _exit_with_parent() -> None:

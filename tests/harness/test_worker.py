@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genbench.run.worker import explain
+from genbench.run.task import describe
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ from genbench.run.worker import explain
     ],
 )
 def test_out_of_memory_says_what_to_make_smaller(error):
-    said = explain(error)
+    said = describe(error)
     assert said.startswith("out of memory (") and "sample_batch_size" in said and "more" not in said
 
 
 def test_other_errors_are_named_with_their_class():
-    assert explain(ValueError("no luck")) == "ValueError: no luck"
+    assert describe(ValueError("no luck")) == "ValueError: no luck"
