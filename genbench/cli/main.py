@@ -23,6 +23,7 @@ VERBS = {
     "sample": "draw samples from published weights or a checkpoint",
     "check": "judge a run against a baseline: exit 1 for a regression",
     "baseline": "accept a run's records as the baseline of checks",
+    "leaderboard": "rank accepted records, and publish them as a page and as tables",
     "report": "render the report of a run again",
     "rescore": "recompute a run's metrics from its stored samples",
     "doctor": "show what is installed, cached and missing",

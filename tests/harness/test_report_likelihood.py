@@ -1,23 +1,10 @@
-"""The likelihood table: kinds apart, best first, reasons in place of numbers; and the leaderboard made of it."""
-
-import importlib.util
-import shutil
-from pathlib import Path
+"""The likelihood table: kinds apart, best first, reasons in place of numbers."""
 
 import pytest
 from report_fixture import metric, record
 
-from genbench.record import MetricResult, write_record
+from genbench.record import MetricResult
 from genbench.report.likelihood import kind_note, likelihood_table
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "likelihood_leaderboard.py"
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("likelihood_leaderboard", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def nats(value, kind, estimator):
@@ -81,25 +68,3 @@ def test_without_likelihoods_there_is_no_table():
 )
 def test_a_word_says_what_kind_of_number_it_is(kind, estimator, note):
     assert kind_note(nats(1.0, kind, estimator)) == note
-
-
-def test_the_leaderboard_has_measured_and_published_rows(tmp_path):
-    script = load_script()
-    folder = tmp_path / "mine"
-    for one in RECORDS[:3]:
-        write_record(folder / "records", one)
-    (folder / "literature.toml").write_text(
-        '[[result]]\nsystem = "A | B"\nnats = 80.5\nkind = "upper_bound"\nestimator = "elbo"\nbinarisation = "static"\n'
-        'source = "a paper"\nconfirmed = false\n'
-    )
-    text = script.build(folder).read_text()
-    assert "| Upper bounds: iwae-5000 |" in text and "| ≤ 87.50 [87.00, 88.00] |" in text
-    assert "no number: did not converge: 2 chains" in text
-    assert "| A \\| B | ≤ 80.50 ? | bound | elbo | static | a paper |" in text
-
-
-def test_the_shipped_leaderboard_is_made_of_its_records_and_literature(tmp_path):
-    shipped = SCRIPT.parents[1] / "leaderboards" / "mnist-binary"
-    copy = tmp_path / "mnist-binary"
-    shutil.copytree(shipped, copy)
-    assert load_script().build(copy).read_text() == (shipped / "README.md").read_text()

@@ -1,0 +1,128 @@
+"""Reading the folder of a leaderboard: records with their scores, published results, rules, marks, cards, pictures."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from genbench import registry
+from genbench.check.collect import Entry, by_row, read_entries
+from genbench.errors import DataError, GenbenchError, UsageError
+from genbench.files import hash_file
+from genbench.leaderboard.literature import FILE as LITERATURE
+from genbench.leaderboard.literature import Published, read_literature
+from genbench.leaderboard.marks import Mark, read_marks
+from genbench.suite import load_suite
+
+RECORDS = "records"
+RULES = "rules.md"
+MAX_GRID_BYTES = 256 * 1024
+PNG = b"\x89PNG\r\n\x1a\n"
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]*")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A leaderboard as its folder holds it. entries: by row, each with its seeds in order."""
+
+    path: Path
+    suite: str
+    entries: dict[str, list[Entry]]
+    literature: tuple[Published, ...]
+    rules: str
+    marks: dict[str, Mark]
+
+    def is_verified(self, entry: Entry) -> bool:
+        """Whether a record was measured again since it last changed."""
+        mark = self.marks.get(entry.path.stem)
+        return mark is not None and mark.record_sha256 == hash_file(entry.path)
+
+    @property
+    def records(self) -> list[Entry]:
+        """All records, in order of rows and seeds."""
+        return [entry for entries in self.entries.values() for entry in entries]
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether a row's name can name a file."""
+    return _SAFE_NAME.fullmatch(name) is not None
+
+
+def read_folder(path: Path) -> Folder:
+    """Read a leaderboard.
+
+    Raises:
+        UsageError: no such folder, or neither records nor published results in it.
+        DataError: something in it is damaged, of another suite, or there twice; the message names the file.
+    """
+    path = Path(path)
+    records = path / RECORDS
+    if not records.is_dir() and not (path / LITERATURE).exists():
+        raise UsageError(
+            f"{path}: not the folder of a leaderboard: neither {RECORDS}/ nor {LITERATURE} is there. Give "
+            "leaderboards/SUITE, or begin one with `genbench leaderboard add RECORD --to leaderboards/SUITE`."
+        )
+    suite = path.resolve().name
+    entries = by_row(read_entries(path)) if any(records.glob("*.json")) else {}
+    for entry in (one for found in entries.values() for one in found):
+        if entry.record.suite != suite:
+            raise DataError(
+                f"{entry.path} is a record of suite '{entry.record.suite}', this is the leaderboard of '{suite}'. "
+                "Remove it, or rename the folder to the suite's name."
+            )
+    return Folder(path, suite, entries, read_literature(path), read_rules(path), read_marks(path))
+
+
+def read_rules(path: Path) -> str:
+    """The text of rules.md; empty where there is none."""
+    file = Path(path) / RULES
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def describe_suite(name: str) -> str:
+    """A packaged suite's description; empty for another one."""
+    try:
+        return load_suite(name).description
+    except GenbenchError:
+        return ""
+
+
+@cache
+def read_card(model: str) -> str:
+    """The card of a registered model: ``<name>.md`` beside its source, as Markdown; empty where there is none.
+
+    The model itself is not imported.
+    """
+    found = registry.entries("models").get(model)
+    if found is None:
+        return ""
+    try:
+        spec = importlib.util.find_spec(found.module)
+    except (ImportError, ValueError):
+        return ""
+    if spec is None or not spec.origin:
+        return ""
+    source = Path(spec.origin)
+    card = next((path for path in (source.with_name(f"{model}.md"), source.with_suffix(".md")) if path.exists()), None)
+    return "" if card is None else card.read_text(encoding="utf-8")
+
+
+def read_grid(path: Path, row: str) -> str:
+    """``grids/<row>.png`` of a leaderboard as a ``data:`` URI; empty where there is none.
+
+    Raises:
+        DataError: no PNG, or a large one, which a page of many rows cannot hold.
+    """
+    file = Path(path) / "grids" / f"{row}.png"
+    if not is_safe_name(row) or not file.is_file():
+        return ""
+    image = file.read_bytes()
+    if not image.startswith(PNG) or len(image) > MAX_GRID_BYTES:
+        raise DataError(
+            f"{file}: {len(image) // 1024} KiB, expected a PNG of at most {MAX_GRID_BYTES // 1024} KiB. Make it anew."
+        )
+    return f"data:image/png;base64,{base64.b64encode(image).decode()}"

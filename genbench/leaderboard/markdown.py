@@ -1,0 +1,173 @@
+"""A board as README.md: measured rows and controls with ranks, seeds, likelihoods by kind, fronts, published rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from string import ascii_lowercase
+
+from genbench.leaderboard.board import TIERS, Board, Cell, Metric, Row
+from genbench.leaderboard.sheets import by_leading_metric, main_metrics, rank_text
+from genbench.record import Record
+from genbench.report.likelihood import HEADINGS, likelihood_table
+from genbench.report.names import DASH, arrow, format_value
+from genbench.report.tables import labels
+
+LEGEND = """Brackets hold 95 % intervals. In parentheses stands the rank among the models that were measured in the
+same way, as an interval: its ends are the best and the worst rank that the intervals leave open (1–3 is a tie of
+three). Of several seeds the mean is shown, ± their standard deviation. ≤ and ≥: bounds; ~: estimated likelihood; –:
+not applicable or not measured."""
+
+
+def escape(text: str) -> str:
+    """Text that shows as it is wherever Markdown stands, in a cell of a table too; line breaks become spaces."""
+    flat = " ".join(text.split())
+    return re.sub(r"([\\`*_|\[\]#~])", r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
+def to_markdown(board: Board, records: Sequence[Record]) -> str:
+    """The README of a leaderboard. records: those of the board, for the table of likelihoods."""
+    models = [row for row in board.rows if row.tier != "reported" and not row.control]
+    controls = [row for row in board.rows if row.control]
+    published = [row for row in board.rows if row.tier == "reported"]
+    parts = [
+        f"# {escape(board.title)}",
+        escape(board.description),
+        "Made by `genbench leaderboard build`; do not edit. [rules.md](rules.md) says what a row must state and which\n"
+        "rows rank together; [table.csv](table.csv) has every metric.",
+        "Tiers:\n\n" + "\n".join(f"- `{tier}`: {meaning}." for tier, meaning in TIERS.items()),
+    ]
+    if models or controls:
+        parts += ["## Measured", _measured(board, models, controls), LEGEND + _letters_note(board, models)]
+        parts += _likelihoods(records) + _seeds(board, models) + _fronts(board)
+    if published:
+        parts += ["## Published (tier `reported`)", _reported_note(published), _reported(board, published)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
+    rules = ["---" if i < numbers_from else "---:" for i in range(len(head))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rules, *rows])
+
+
+def _head(metric: Metric) -> str:
+    return escape(f"{metric.label} {arrow(metric.higher_is_better)}".strip())
+
+
+def _measured(board: Board, models: Sequence[Row], controls: Sequence[Row]) -> str:
+    metrics = main_metrics(board, [*models, *controls])
+    letters = _letters(models, metrics)
+    lines = []
+    for row in [*by_leading_metric(models, metrics), *by_leading_metric(controls, metrics)]:
+        name = f"`{row.label}`" if re.fullmatch(r"[\w@.+-]+", row.label) else escape(row.label)
+        cells = [_cell(row.cells.get(metric.key), letters) for metric in metrics]
+        lines.append([name, "control" if row.control else row.tier, *cells])
+    return _table(["System", "Tier", *(_head(metric) for metric in metrics)], lines, 2)
+
+
+def _cell(cell: Cell | None, letters: dict[str, str]) -> str:
+    if cell is None:
+        return DASH
+    rank = f"({rank_text(cell.rank)}{letters.get(cell.group, '')})" if cell.rank else ""
+    return " ".join(part for part in (escape(cell.text), escape(cell.interval), rank) if part)
+
+
+def _letters(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, str]:
+    """A letter for each group of a metric whose ranked cells are of several groups."""
+    found: dict[str, str] = {}
+    for metric in metrics:
+        cells = [row.cells[metric.key] for row in rows if metric.key in row.cells]
+        groups = list(dict.fromkeys(cell.group for cell in cells if cell.rank))
+        if len(groups) > 1:
+            found |= {group: f" {ascii_lowercase[i % 26]}" for i, group in enumerate(groups)}
+    return found
+
+
+def _letters_note(board: Board, models: Sequence[Row]) -> str:
+    if not _letters(models, main_metrics(board, models)):
+        return ""
+    return "\nLetters beside ranks: cells of unlike `comparable`, or of another kind, which rank apart."
+
+
+def _seeds(board: Board, models: Sequence[Row]) -> list[str]:
+    """Every seed of the rows that have several."""
+    rows = [row for row in models if len(row.seeds) > 1]
+    if not rows:
+        return []
+    metrics = main_metrics(board, rows)
+    lines = [
+        [escape(row.label), ", ".join(map(str, row.seeds)), *(_each_seed(row.cells.get(m.key), m) for m in metrics)]
+        for row in rows
+    ]
+    return ["## Every seed", _table(["System", "Seeds", *(_head(metric) for metric in metrics)], lines, 2)]
+
+
+def _each_seed(cell: Cell | None, metric: Metric) -> str:
+    if cell is None or cell.value is None:
+        return DASH
+    note = f" ({escape(cell.reason)})" if cell.reason else ""
+    return ", ".join(DASH if value is None else format_value(metric.name, value) for value in cell.seeds) + note
+
+
+def _likelihoods(records: Sequence[Record]) -> list[str]:
+    """What is exact apart from bounds and from estimates, one column an estimator."""
+    found = likelihood_table(records, labels(records))
+    if found is None:
+        return []
+    heads = [f"{HEADINGS[kind]}: {estimator}".replace("Exact: exact", "Exact") for kind, estimator in found.columns]
+    lines = []
+    for row in found.rows:
+        cells = [f"no number: {c.failed}" if c.failed else f"{c.text} {c.interval}".strip() for c in row.cells]
+        lines.append([escape(row.label), *(escape(cell) for cell in cells)])
+    return [
+        f"## {escape(found.title)}, by kind",
+        "Of the test images; lower is better. What is exact stands apart from bounds (the truth is at or below them)\n"
+        "and from estimates (which may err to either side). Intervals are 95 % over test images.",
+        _table(["System", *(escape(head) for head in heads)], lines, 1),
+    ]
+
+
+def _fronts(board: Board) -> list[str]:
+    """The fronts of the main metrics, the largest group of each pair."""
+    main = {metric.key: metric for metric in main_metrics(board, board.rows)}
+    names = {row.id: row.label for row in board.rows}
+    lines, seen = [], set()
+    for front in board.pareto:
+        pair = (front.quality, front.cost)
+        if pair not in seen and set(pair) <= set(main):
+            seen.add(pair)
+            rows = ", ".join(escape(names[row]) for row in front.rows)
+            lines.append([escape(main[front.quality].label), escape(main[front.cost].label), rows])
+    if not lines:
+        return []
+    told = "Rows that no other row, measured in the same way, surely beats in both."
+    return ["## Pareto fronts", told, _table(["Quality", "Against", "Rows"], lines, 3)]
+
+
+def _reported_note(rows: Sequence[Row]) -> str:
+    note = "As their sources give them; nothing of it was measured here, and these rows rank with none."
+    if any(not cell.confirmed for row in rows for cell in row.cells.values()):
+        note += " A question mark: not checked at its source."
+    note += ' A dash under "Measured how": not known.'
+    return note
+
+
+def _reported(board: Board, rows: Sequence[Row]) -> str:
+    metrics = [metric for metric in board.metrics if any(metric.key in row.cells for row in rows)]
+    metrics = [*main_metrics(board, rows), *(m for m in metrics if m not in main_metrics(board, rows))]
+    lines = []
+    for row in by_leading_metric(rows, metrics):
+        cells, protocols = [], []
+        for metric in metrics:
+            cell = row.cells.get(metric.key)
+            cells.append(DASH if cell is None else escape(f"{cell.text} {_estimator(cell)}".strip()))
+            if cell is not None and cell.reason:
+                protocols.append(f"{metric.label}: {cell.reason}" if len(metrics) > 1 else cell.reason)
+        told = escape("; ".join(protocols)) or DASH
+        lines.append([escape(row.label), *cells, told, escape(row.source)])
+    head = ["System", *(_head(metric) for metric in metrics), "Measured how", "Source"]
+    return _table(head, lines, len(head))
+
+
+def _estimator(cell: Cell) -> str:
+    return "" if cell.estimator in ("", "exact") else f"({cell.estimator})"

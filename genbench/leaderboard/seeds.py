@@ -1,0 +1,119 @@
+"""The seeds of a row as one number: their mean, with an interval that holds training and sampling; never the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from genbench.evaluation.compare import first_difference
+from genbench.evaluation.uncertainty import metric_half_widths
+from genbench.files import hash_value
+from genbench.record import MetricResult, Record
+from genbench.report.names import metric_name
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """metric: that of the first seed that has it, with the mean of the seeds as its value and its interval.
+
+    values: by seed, None of one that is not in the mean. spread: their standard deviation, None of one seed. note:
+    seeds that are not in the mean, and why.
+    """
+
+    metric: MetricResult
+    values: dict[int, float | None]
+    spread: float | None = None
+    note: str = ""
+
+
+def group_of(metric: MetricResult) -> str:
+    """Short id of what must be equal to rank together: ``comparable``; of likelihoods also whether they are exact,
+    bounds or estimates."""
+    kind = metric.kind if metric_name(metric.name).group == "likelihood" else None
+    return hash_value([metric.comparable, kind])[:8]
+
+
+def quoted(record: Record, name: str, extractor: str | None) -> MetricResult | None:
+    """A record's result in a metric: the first that has a value, which is the one to quote; else the first.
+
+    Of estimated likelihoods it is the largest: of an annealed pair one side errs in the model's favour.
+    """
+    found = [m for m in record.metrics if (m.name, m.extractor) == (name, extractor)]
+    whole = [m for m in found if m.value is not None]
+    first = next(iter(whole or found), None)
+    if first is None or first.kind != "estimate" or metric_name(name).group != "likelihood":
+        return first
+    return max((m for m in whole if m.kind == "estimate"), key=lambda m: m.value or 0.0, default=first)
+
+
+def pool(records: Sequence[Record], name: str, extractor: str | None) -> Pooled | None:
+    """One metric of a row's seeds; None where no record has the metric at all.
+
+    Pooled are the seeds that are measured like the first one that has a value; the note names the others.
+    """
+    found = [metric for record in records if (metric := quoted(record, name, extractor)) is not None]
+    whole = [metric for metric in found if metric.value is not None]
+    if not whole:
+        reasons = [record.reason for record in records if record.status == "failed"]
+        failed = MetricResult(
+            name=name, value=None, status="failed", reason=f"the row failed: {next(iter(reasons), '')}"
+        )
+        return Pooled(failed, {}) if reasons else Pooled(found[0], {}) if found else None
+    first = whole[0]
+    used: list[MetricResult] = []
+    values: dict[int, float | None] = {}
+    notes: list[str] = []
+    for record in records:
+        metric = _same_estimator(record, first)
+        problem = f"it failed: {record.reason}" if record.status == "failed" else _unlike(metric, first)
+        if problem is None and metric is not None and metric.value is not None:
+            used.append(metric)
+            values[record.seed] = metric.value
+        else:
+            values[record.seed] = None
+            notes.append(f"seed {record.seed} is not in it: {problem}")
+    note = "; ".join(notes)
+    if len(used) == 1:
+        return Pooled(first, values, note=note)
+    mean, half, spread = mean_of_seeds(used)
+    ci95 = None if half is None else (mean - half, mean + half)
+    return Pooled(first.model_copy(update={"value": mean, "ci95": ci95}), values, spread, note)
+
+
+def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:
+    """Mean of at least two seeds, half width of its 95 % interval, and their standard deviation.
+
+    The interval is Student's from the spread over seeds, or the normal one from the values' own standard errors where
+    that is wider; None of equal values without intervals.
+    """
+    values = np.array([metric.value for metric in metrics], dtype=np.float64)
+    n = len(values)
+    spread = float(values.std(ddof=1))
+    around = [metric_half_widths(metric) for metric in metrics]
+    own = math.sqrt(float(np.mean([0.0 if one is None else one.standard_error**2 for one in around])))
+    half = max(float(stats.t.ppf(0.975, n - 1)) * spread, float(stats.norm.ppf(0.975)) * own) / math.sqrt(n)
+    return float(values.mean()), half or None, spread
+
+
+def _same_estimator(record: Record, first: MetricResult) -> MetricResult | None:
+    identity = (first.name, first.extractor, first.estimator)
+    same = [m for m in record.metrics if (m.name, m.extractor, m.estimator) == identity]
+    return same[0] if same else quoted(record, first.name, first.extractor)
+
+
+def _unlike(metric: MetricResult | None, first: MetricResult) -> str | None:
+    if metric is None:
+        return "it does not have this metric"
+    if metric.value is None:
+        return f"{metric.status.replace('_', ' ')}: {metric.reason}"
+    if (metric.kind, metric.estimator) != (first.kind, first.estimator):
+        return f"it is {_described(metric)}, not {_described(first)}"
+    return first_difference(first.comparable, metric.comparable)
+
+
+def _described(metric: MetricResult) -> str:
+    return f"{metric.kind.replace('_', ' ')} ({metric.estimator})"

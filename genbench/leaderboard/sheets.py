@@ -1,0 +1,156 @@
+"""A board as CSV and as LaTeX: every cell is text that may come from a stranger's record, and is made harmless."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from genbench.leaderboard.board import Board, Cell, Metric, Row
+from genbench.report.names import DASH, arrow
+from genbench.report.tables import MAIN_COLUMNS
+
+MAIN = ("nats_per_image", *MAIN_COLUMNS)
+"""Metrics of the tables that are read on paper; table.csv and the page have all."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_CELL_COLUMNS = ("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_status")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "µ": r"$\mu$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "₂": r"$_2$",
+}
+
+
+def rank_text(rank: tuple[int, int] | None) -> str:
+    """``"1"``, or ``"1–3"`` where the intervals leave it open; empty for what is not ranked."""
+    if rank is None:
+        return ""
+    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}–{rank[1]}"
+
+
+def main_metrics(board: Board, rows: Sequence[Row]) -> list[Metric]:
+    """The metrics of `MAIN` that one of ``rows`` has a value of, in that order."""
+    return [
+        metric
+        for name in MAIN
+        for metric in board.metrics
+        if metric.name == name and any(_has(row, metric.key) for row in rows)
+    ]
+
+
+def by_leading_metric(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
+    """Rows by their value in the first of the metrics that has a better direction, best first; rows without one last,
+    as they are."""
+    leading = next((metric for metric in metrics if metric.higher_is_better is not None), None)
+    if leading is None:
+        return list(rows)
+    sign = -1.0 if leading.higher_is_better else 1.0
+
+    def place(row: Row) -> tuple[bool, float]:
+        value = row.cells[leading.key].value if leading.key in row.cells else None
+        return value is None, 0.0 if value is None else sign * value
+
+    return sorted(rows, key=place)
+
+
+def _has(row: Row, key: str) -> bool:
+    return key in row.cells and row.cells[key].value is not None
+
+
+def plain(text: str) -> str:
+    """``text`` as a spreadsheet shows it: what would be a formula is kept from being one by an apostrophe."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def to_csv(board: Board) -> str:
+    """One line a row, every metric with interval, kind, estimator, ranks, group and seeds. What is missing is empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    identity = ("id", "label", "model", "variant", "family", "tier", "control", "confirmed", "device", "extractor")
+    heads = [*identity, "seeds", "parameters", "training_seconds", "source", "record"]
+    heads += [f"{metric.key}{suffix}" for metric in board.metrics for suffix in _CELL_COLUMNS]
+    writer.writerow(plain(head) for head in heads)
+    for row in board.rows:
+        values: list[object] = [getattr(row, name) for name in identity]
+        values += [" ".join(map(str, row.seeds)), row.parameters, row.training_seconds, row.source, row.record]
+        for metric in board.metrics:
+            values += _csv_cell(row.cells.get(metric.key))
+        writer.writerow(plain(value) if isinstance(value, str) else value for value in values)
+    return out.getvalue()
+
+
+def _csv_cell(cell: Cell | None) -> list[object]:
+    if cell is None:
+        return [None] * len(_CELL_COLUMNS)
+    if cell.value is None:
+        return [*[None] * (len(_CELL_COLUMNS) - 1), f"{cell.status}: {cell.reason}"]
+    best, worst = cell.rank or (None, None)
+    seeds = " ".join("-" if value is None else repr(value) for value in cell.seeds)
+    seeds = f"[{seeds}]" if seeds else ""
+    status = cell.status if cell.confirmed else "not confirmed"
+    return [cell.value, cell.low, cell.high, cell.kind, cell.estimator, best, worst, cell.group, seeds, status]
+
+
+def latex(text: str) -> str:
+    """``text`` for LaTeX: special characters escaped, signs as mathematics; line breaks become spaces."""
+    flat = " ".join(text.split())
+    return "".join(_LATEX.get(character, character) for character in flat)
+
+
+def to_latex(board: Board) -> str:
+    """The main columns as a ``tabular`` with booktabs: measured models, controls, and published results."""
+    sections = [
+        ("Measured", [row for row in board.rows if row.tier != "reported" and not row.control]),
+        ("Controls", [row for row in board.rows if row.control]),
+        ("Reported", [row for row in board.rows if row.tier == "reported"]),
+    ]
+    metrics = main_metrics(board, board.rows)
+    heads = ["System", "Tier", *(f"{metric.label} {arrow(metric.higher_is_better)}" for metric in metrics)]
+    lines = [
+        r"% Needs \usepackage{booktabs}. Made by `genbench leaderboard build`. Ranks in parentheses, 95 % intervals in",
+        r"% brackets. Reported rows are as their sources give them and rank with none; ?: not checked at its source.",
+        rf"\begin{{tabular}}{{ll{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(latex(head) for head in heads) + r" \\",
+    ]
+    for title, rows in sections:
+        if rows:
+            lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{title}}}}} \\"]
+            lines += [_latex_row(row, metrics) for row in by_leading_metric(rows, metrics)]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_row(row: Row, metrics: Sequence[Metric]) -> str:
+    cells = [row.label, row.tier]
+    for metric in metrics:
+        cell = row.cells.get(metric.key, Cell(text=DASH))
+        rank = f"({rank_text(cell.rank)})" if cell.rank else ""
+        cells.append(" ".join(part for part in (cell.text, cell.interval, rank) if part))
+    return " & ".join(_bracketed(latex(cell)) for cell in cells) + r" \\"
+
+
+def _bracketed(cell: str) -> str:
+    r"""A cell that begins with [ would be read as the argument of the ``\\`` before it."""
+    return re.sub(r"^(\s*)\[", r"\1{[}", cell)

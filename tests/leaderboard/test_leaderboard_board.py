@@ -1,0 +1,262 @@
+"""From a folder to a board: what ranks, what does not, tiers, marks, ids, cards, pictures, and what is refused."""
+
+import json
+import math
+import re
+
+import pytest
+from board_records import HOSTILE, SHIPPED, board_folder, edit, fid, metric, row, shipped_copy
+
+from genbench.errors import DataError, UsageError
+from genbench.files import hash_file
+from genbench.leaderboard.make import make_board, slug
+from genbench.leaderboard.marks import Mark, write_marks
+from genbench.record import write_record
+
+LITERATURE = """
+[[result]]
+system = "Paper & Co"
+model = "vae"
+family = "latent"
+source = "a paper"
+confirmed = true
+metrics = [
+  { name = "fid", value = 0.10, extractor = "digits-cnn", protocol = "50 000 samples" },
+  { name = "bits_per_dim", value = 2.90, kind = "upper_bound", estimator = "elbo", confirmed = false },
+]
+"""
+FID = "fid.digits-cnn"
+
+
+def board(tmp_path, *records, **more):
+    return make_board(board_folder(tmp_path, *records, **more))
+
+
+def by_id(made):
+    return {one.id: one for one in made.rows}
+
+
+def ranks(made, key=FID):
+    return {one.id: one.cells[key].rank for one in made.rows if key in one.cells}
+
+
+def test_models_rank_and_controls_and_published_results_do_not(tmp_path):
+    made = board(
+        tmp_path,
+        row("a", fid(1.0)),
+        row("b", fid(5.0)),
+        row("memoriser", fid(0.01), control=True),
+        literature=LITERATURE,
+    )
+    assert ranks(made) == {"a": (1, 1), "b": (2, 2), "memoriser": None, "reported-Paper-Co": None}
+    assert [one.tier for one in made.rows] == ["self-run", "self-run", "self-run", "reported"]
+
+
+def test_unlike_comparable_never_shares_a_ranking(tmp_path):
+    other = {"comparable": {"version": 2}}
+    records = [row("a", fid(1.0)), row("b", fid(2.0)), row("c", fid(0.1, **other)), row("d", fid(0.5, **other))]
+    made = board(tmp_path, *records, row("e", fid(0.2, comparable={"version": 3})))
+    assert ranks(made) == {"a": (1, 1), "b": (2, 2), "c": (1, 1), "d": (2, 2), "e": None}
+    groups = [one.cells[FID].group for one in made.rows]
+    assert groups[0] == groups[1] and groups[2] == groups[3] and len(set(groups)) == 3
+
+
+def test_exact_likelihoods_do_not_rank_with_bounds(tmp_path):
+    kinds = {"a": "exact", "b": "exact", "c": "upper_bound", "d": "upper_bound"}
+    records = [
+        row(name, metric("bits_per_dim", 2.0 + i, 0.01, kind=kind)) for i, (name, kind) in enumerate(kinds.items())
+    ]
+    made = board(tmp_path, *records)
+    assert ranks(made, "bits_per_dim") == {"a": (1, 1), "b": (2, 2), "c": (1, 1), "d": (2, 2)}
+    assert by_id(made)["c"].cells["bits_per_dim"].text.startswith("≤ ")
+
+
+def test_what_has_no_interval_or_no_better_direction_does_not_rank(tmp_path):
+    names = ("training_seconds", "memorised_share", "ssim_pairwise")
+    stated = ({}, {"higher_is_better": False}, {})
+    records = [
+        row(one, *(metric(name, value, None if i == 0 else 0.01, **stated[i]) for i, name in enumerate(names)))
+        for one, value in (("a", 1.0), ("b", 2.0))
+    ]
+    made = board(tmp_path, *records)
+    assert [cell.rank for one in made.rows for cell in one.cells.values()] == [None] * 6
+
+
+def test_missing_cells_stay_missing(tmp_path):
+    gone = fid(1.0).model_copy(update={"value": None, "ci95": None, "status": "failed", "reason": "no <weights>"})
+    made = board(tmp_path, row("a", fid(1.0), metric("psnr", 20.0, 1.0)), row("b", gone), row("c", fid(2.0)))
+    cell = by_id(made)["b"].cells[FID]
+    assert (cell.value, cell.rank, cell.status, cell.reason, cell.text) == (
+        None,
+        None,
+        "failed",
+        "no <weights>",
+        "failed",
+    )
+    assert "psnr" not in by_id(made)["b"].cells
+    assert ranks(made) == {"a": (1, 1), "b": None, "c": (2, 2)}
+
+
+def test_every_seed_is_there_and_the_mean_counts_not_the_best(tmp_path):
+    seeds = [row("lucky", fid(value, 0.01), seed=seed) for seed, value in enumerate((0.5, 3.0, 3.1))]
+    made = board(tmp_path, *seeds, row("steady", fid(1.0)))
+    lucky = by_id(made)["lucky"]
+    assert lucky.seeds == [0, 1, 2] and lucky.cells[FID].seeds == [0.5, 3.0, 3.1]
+    assert lucky.cells[FID].value == pytest.approx(2.2)
+    assert "±" in lucky.cells[FID].text
+    assert ranks(made) == {"lucky": (1, 2), "steady": (1, 2)}
+
+
+def test_published_results_have_source_protocol_and_doubts(tmp_path):
+    made = board(tmp_path, row("vae", fid(1.0)), literature=LITERATURE)
+    paper = by_id(made)["reported-Paper-Co"]
+    assert (paper.tier, paper.source, paper.confirmed, paper.family) == ("reported", "a paper", False, "latent")
+    assert (paper.cells[FID].text, paper.cells[FID].reason) == ("0.10", "50 000 samples")
+    assert (paper.cells["bits_per_dim"].text, paper.cells["bits_per_dim"].confirmed) == ("≤ 2.90 ?", False)
+    assert paper.cells[FID].group != by_id(made)["vae"].cells[FID].group
+    assert made.metric("bits_per_dim").higher_is_better is False
+    assert paper.card.startswith("#") and paper.card == by_id(made)["vae"].card
+
+
+def test_a_leaderboard_of_published_results_alone_is_one(tmp_path):
+    assert [one.tier for one in board(tmp_path, literature=LITERATURE).rows] == ["reported"]
+
+
+def test_a_mark_holds_for_the_record_that_was_verified(tmp_path):
+    folder = board_folder(tmp_path, row("a", fid(1.0), seed=0), row("a", fid(1.1), seed=1), row("b", fid(2.0)))
+    files = {path.stem: path for path in (folder / "records").glob("*.json")}
+    rest = {"date": "2026-01-01", "how": "again", "device": "cpu", "genbench_version": "0.1.0", "metrics": ["fid"]}
+    marks = {stem: Mark(by="me", record_sha256=hash_file(path), **rest) for stem, path in files.items()}
+    write_marks(folder, marks)
+    assert [one.tier for one in make_board(folder).rows] == ["reproduced", "reproduced"]
+    edit(files["a-s1"], created="2027-01-01T00:00:00+00:00")
+    assert [one.tier for one in make_board(folder).rows] == ["self-run", "reproduced"]
+    (folder / "verified.json").write_text('{"a-s0": {"by": "me"}}')
+    with pytest.raises(DataError, match=r"verified\.json: not readable"):
+        make_board(folder)
+
+
+def test_ids_are_unique_and_fit_for_an_address(tmp_path):
+    published = (
+        '[[result]]\nsystem = "A | B"\nsource = "x"\nconfirmed = true\nmetrics = [{ name = "fid", value = 1 }]\n'
+    )
+    records = [row("reported-A-B", fid(1.0)), row("vae", fid(1.0), variant="x")]
+    made = board(tmp_path, *records, literature=published + published)
+    ids = [one.id for one in made.rows]
+    assert ids == ["reported-A-B", "vae@x", "reported-A-B-2", "reported-A-B-3"]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.@-]+", one) for one in ids)
+    assert slug(HOSTILE) == "script-alert-1-script" and slug("///") == "row"
+
+
+def test_the_front_names_rows_that_nothing_surely_beats(tmp_path):
+    values = {"a": (1.0, 10.0), "b": (3.0, 90.0), "c": (3.5, 20.0)}
+    records = [
+        row(name, fid(quality), metric("images_per_second", rate, 1.0), metric("parameters", 10 * rate, kind="exact"))
+        for name, (quality, rate) in values.items()
+    ]
+    made = board(tmp_path, *records, row("noise", fid(0.1), metric("images_per_second", 1e6, 1.0), control=True))
+    fronts = {(one.quality, one.cost): one.rows for one in made.pareto}
+    assert fronts == {(FID, "images_per_second"): ["a", "b"], (FID, "parameters"): ["a"]}
+
+
+def test_cells_of_unlike_devices_are_not_held_against_each_other(tmp_path):
+    def one(name, quality, rate, device):
+        return row(name, fid(quality), metric("images_per_second", rate, 1.0, comparable={"device": device}))
+
+    made = board(tmp_path, one("a", 1.0, 100, "x"), one("b", 2.0, 50, "x"), one("c", 3.0, 10, "y"))
+    assert [front.rows for front in made.pareto] == [["a"]]
+    assert ranks(made, "images_per_second") == {"a": (1, 1), "b": (2, 2), "c": None}
+
+
+def test_the_dictionary_is_json_without_gaps(tmp_path):
+    made = make_board(SHIPPED / "digits").as_dict()
+    json.dumps(made, allow_nan=False)
+    for one in made["rows"]:
+        assert set(one) >= {"id", "label", "tier", "control", "device", "seeds", "card", "grid", "record", "cells"}
+        for cell in one["cells"].values():
+            assert cell["value"] is None or math.isfinite(cell["value"])
+            assert (cell["value"] is None) == (cell["status"] != "ok")
+    assert {metric["key"] for metric in made["metrics"]} == {key for one in made["rows"] for key in one["cells"]}
+    ddpm = next(one for one in made["rows"] if one["id"] == "ddpm")
+    assert ddpm["record"] == "records/ddpm-s0.json" and "DDPM" in ddpm["card"] and ddpm["extractor"] == "digits-cnn"
+    assert list(ddpm["cells"][FID]["rank"]) == [1, 2]
+
+
+def test_a_small_picture_is_shown_and_a_large_or_strange_one_refused(tmp_path):
+    folder = board_folder(tmp_path, row("a", fid(1.0)), row("b", fid(1.0)))
+    (folder / "grids").mkdir()
+    picture = folder / "grids" / "a.png"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    assert [one.grid[:22] for one in make_board(folder).rows] == ["data:image/png;base64,", ""]
+    picture.write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(DataError, match=r"a\.png.*expected a PNG"):
+        make_board(folder)
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300_000))
+    with pytest.raises(DataError, match="at most 256 KiB"):
+        make_board(folder)
+
+
+def test_a_picture_is_not_looked_for_outside_the_folder(tmp_path):
+    folder = board_folder(tmp_path, row("a", fid(1.0)))
+    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\nsecret")
+    hostile = row("../../secret", fid(1.0)).model_dump(mode="json")
+    (folder / "records" / "x.json").write_text(json.dumps(hostile))
+    (folder / "grids").mkdir()
+    assert [one.grid for one in make_board(folder).rows] == ["", ""]
+
+
+def test_what_is_no_leaderboard_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="not the folder of a leaderboard"):
+        make_board(tmp_path)
+
+
+def test_damaged_foreign_and_doubled_records_are_named(tmp_path):
+    folder = board_folder(tmp_path, row("a", fid(1.0)))
+    path = folder / "records" / "a-s0.json"
+    text = path.read_text()
+    path.write_text(text[:100])
+    with pytest.raises(DataError, match=r"a-s0\.json: not a readable record"):
+        make_board(folder)
+    path.write_text(text.replace('"schema_version": 1', '"schema_version": 0'))
+    with pytest.raises(DataError, match="schema"):
+        make_board(folder)
+    path.write_text(text)
+    (folder / "records" / "copy.json").write_text(text)
+    with pytest.raises(DataError, match="both hold a with seed 0"):
+        make_board(folder)
+    (folder / "records" / "copy.json").unlink()
+    write_record(folder / "records", row("b", fid(1.0), suite="digits"))
+    with pytest.raises(DataError, match="is a record of suite 'digits', this is the leaderboard of 'toy'"):
+        make_board(folder)
+
+
+def test_scores_of_another_hash_are_refused(tmp_path):
+    folder = shipped_copy(tmp_path)
+    (folder / "records" / "vae-s0.npz").write_bytes(b"other")
+    with pytest.raises(DataError, match=r"vae-s0\.npz: missing, or not the per-image scores"):
+        make_board(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ('source = "a paper"', r"result\.0\.source"),
+        ('system = "Paper & Co"', r"result\.0\.system"),
+        ("value = 0.10", r"result\.0\.metrics\.0\.value"),
+        ("confirmed = true", r"result\.0\.confirmed"),
+    ],
+)
+def test_published_results_without_a_needed_field_are_refused(tmp_path, change, told):
+    with pytest.raises(DataError, match=rf"literature\.toml: .*{told}"):
+        board(tmp_path, literature=LITERATURE.replace(change, "" if "value" not in change else "protocl = 1"))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", '"1 < 2"'])
+def test_published_values_are_finite_numbers(tmp_path, value):
+    with pytest.raises(DataError, match=r"literature\.toml"):
+        board(tmp_path, literature=LITERATURE.replace("0.10", value))
+
+
+def test_a_published_metric_stands_once_in_a_result(tmp_path):
+    with pytest.raises(DataError, match="metric fid is there twice"):
+        board(tmp_path, literature=LITERATURE.replace('"bits_per_dim"', '"fid", extractor = "digits-cnn"'))
