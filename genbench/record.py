@@ -199,13 +199,23 @@ def read_record(path: Path) -> Record:
         raise DataError(f"{path}: not a readable record: {error}. Delete it and run again to make it anew.") from None
     version = value.get("schema_version") if isinstance(value, dict) else None
     if version != SCHEMA_VERSION:
-        raise DataError(f"{path}: record schema version {version!r}, this genbench reads version {SCHEMA_VERSION}.")
+        raise DataError(
+            f"{path}: record schema version {version!r}, this genbench reads version {SCHEMA_VERSION}. {_mend(version)}"
+        )
     try:
         return Record.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: not a valid record: {where}: {first['msg']}") from None
+
+
+def _mend(version: object) -> str:
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        return "A newer genbench wrote it: update genbench, or make the record again with this one."
+    return (
+        "It is no record of a released genbench: make it again with `genbench run`, or `genbench rescore` of its run."
+    )
 
 
 def schema() -> dict[str, Any]:

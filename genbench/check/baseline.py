@@ -12,12 +12,11 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genbench import __version__
-from genbench.check.collect import Entry, by_row
+from genbench.check.collect import Entry, by_row, read_entries
 from genbench.errors import DataError, UsageError, unknown
 from genbench.files import hash_file, write_json
 
@@ -62,8 +61,13 @@ def read_baseline(folder: Path) -> Baseline | None:
         found = Baseline.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: not a readable baseline: {str(error).splitlines()[0]}") from None
+    records = path.parent / "records"
+    for added in sorted({record.name for record in records.glob("*.json")} - set(found.hashes)):
+        raise DataError(
+            f"{records / added}: not in {MANIFEST}. Remove it, or accept it with `genbench baseline update`."
+        )
     for name, expected in found.hashes.items():
-        record = path.parent / "records" / name
+        record = records / _file_name(name)
         if not record.is_file():
             raise DataError(f"{record}: missing, though {MANIFEST} lists it. Restore it, or update the baseline.")
         if hash_file(record) != expected:
@@ -72,6 +76,17 @@ def read_baseline(folder: Path) -> Baseline | None:
                 "`genbench baseline update`."
             )
     return found
+
+
+def baseline_entries(source: str | Path) -> list[Entry]:
+    """All records of a baseline, verified; also of a record, a folder of records or ``leaderboard:SUITE``.
+
+    Raises:
+        UsageError: none there. DataError: a damaged baseline or record.
+    """
+    path = Path(source)
+    read_baseline(path.parent if path.name == MANIFEST else path)
+    return read_entries(source)
 
 
 def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, author: str) -> Baseline:
@@ -108,16 +123,27 @@ def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, auth
         history = [*(old.history if old else []), done]
         made = Baseline(suite=suite, values=dict(sorted(values.items())), hashes=hashes, history=history)
         write_json(fresh / MANIFEST, made.model_dump(mode="json"))
-        if folder.exists():
-            folder.rename(Path(name) / "old")
-        fresh.rename(folder)
+        _replace_folder(folder, fresh, Path(name) / "old")
     return made
+
+
+def _replace_folder(folder: Path, fresh: Path, aside: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``; if that fails, the old one goes back to its place."""
+    existed = folder.exists()
+    if existed:
+        folder.rename(aside)
+    try:
+        fresh.rename(folder)
+    except BaseException:
+        if existed:
+            aside.rename(folder)
+        raise
 
 
 def _check(entries: Sequence[Entry], reason: str, author: str) -> None:
     for what, text in (("reason", reason), ("author", author)):
         if not text.strip():
-            raise UsageError(f"A baseline needs a {what}: give --{what} TEXT, so that a reviewer can judge it.")
+            raise UsageError(f"A baseline needs its {what}: give --{what} TEXT, so that a reviewer can judge it.")
     if not entries:
         raise UsageError("There are no records to make a baseline of.")
     suites = sorted({entry.record.suite for entry in entries})
@@ -144,10 +170,21 @@ def choose(entries: Sequence[Entry], models: Sequence[str]) -> list[Entry]:
 
 
 def _copy(entry: Entry, records: Path) -> None:
-    shutil.copyfile(entry.path, records / f"{entry.record.file_stem}.json")
+    shutil.copyfile(entry.path, records / _file_name(f"{entry.record.file_stem}.json"))
     stored = entry.record.per_image
     if stored is not None:
-        shutil.copyfile(entry.path.parent / stored.file, records / stored.file)
+        shutil.copyfile(entry.path.parent / stored.file, records / _file_name(stored.file))
+
+
+def _file_name(name: str) -> str:
+    """A file's name that a record gives, which must not lead out of its folder.
+
+    Raises:
+        DataError: it has a folder in it.
+    """
+    if Path(name).name != name or "\\" in name or "\0" in name:
+        raise DataError(f"{name!r}: a record names this as its file; expected a plain file name. Rename the row.")
+    return name
 
 
 def _copy_kept(folder: Path, fresh: Path, replaced: set[str]) -> None:
@@ -166,10 +203,13 @@ def _row_of(stem: str) -> str:
 
 
 def _values(entry: Entry) -> dict[str, float]:
-    """Values by ``metric`` or ``metric.estimator``, to six digits: what a reviewer reads."""
-    found: dict[str, Any] = {}
+    """Values by ``metric`` or ``metric.estimator`` (and extractor), to six digits: what a reviewer reads."""
+    found: dict[str, float] = {}
     for metric in entry.record.metrics:
         if metric.value is not None:
-            several = sum(other.name == metric.name for other in entry.record.metrics) > 1
-            found[f"{metric.name}.{metric.estimator}" if several else metric.name] = float(f"{metric.value:.6g}")
+            alike = [other for other in entry.record.metrics if other.name == metric.name]
+            name = f"{metric.name}.{metric.estimator}" if len(alike) > 1 else metric.name
+            if len({other.estimator for other in alike}) < len(alike):
+                name += f" ({metric.extractor})"
+            found[name] = float(f"{metric.value:.6g}")
     return found

@@ -1,9 +1,12 @@
 """What two sets of seeds say of the difference of one metric, and how surely it lies beyond a margin.
 
-One seed on both sides: paired per-image scores where both score the same images, else both intervals (see
-`genbench.evaluation.compare`). Such a difference is one of these two sets of samples or weights: what another seed of
-training would change is not in it. Several seeds on a side: the difference of means, with the spread over seeds, which
-holds training and sampling; it is never taken smaller than the values' own intervals say.
+Two sources of noise are told apart. That of the values themselves: paired per-image scores where both sides score the
+same images, else the values' intervals (see `genbench.evaluation.compare`). And that of seeds, training included: the
+spread within each side, where a side has several. A difference counts only if it lies beyond either noise by itself.
+With one seed on each side it is one of these two sets of weights: what another seed of training would change is not in
+it. Scores are paired only if that seed is the same: a pair holds everything else fixed, and would take the change that
+another seed makes for a change of the model. With one seed sample i is made of the same noise on both sides, so that
+scores of samples pair by their numbers as those of test images do.
 """
 
 from __future__ import annotations
@@ -16,41 +19,57 @@ import numpy as np
 from scipy import stats
 
 from genbench.check.collect import Entry
-from genbench.evaluation.compare import of_record, pair_difference
-from genbench.evaluation.uncertainty import metric_half_widths
+from genbench.evaluation.compare import of_record, pair_difference, paired_difference
+from genbench.evaluation.uncertainty import Difference, metric_half_widths
+from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """candidate - baseline. below, above: half widths of its 95 % interval, 0 where both values are exact.
+class Noise:
+    """Half widths of a 95 % interval, below and above its value; freedom: of its t distribution, infinite: normal."""
 
-    freedom: degrees of freedom of the interval's t distribution, infinite for a normal one.
-    """
-
-    value: float
     below: float
     above: float
-    method: str
     freedom: float = math.inf
 
-    @property
-    def ci95(self) -> tuple[float, float]:
-        """95 % interval of the difference."""
-        return self.value - self.below, self.value + self.above
-
-    def p_above(self, margin: float) -> float:
-        """One-sided p-value of the hypothesis that the difference is at most ``margin``."""
-        return self._p(self.value - margin, self.below)
-
-    def p_below(self, margin: float) -> float:
-        """One-sided p-value of the hypothesis that the difference is at least ``margin``."""
-        return self._p(margin - self.value, self.above)
-
-    def _p(self, gap: float, half: float) -> float:
+    def p(self, gap: float, half: float) -> float:
+        """One-sided p-value of a distance ``gap`` beyond what is to be rejected, on the side of half width ``half``."""
         if half == 0:
             return float(gap <= 0)
         return float(stats.t.sf(gap / half * stats.t.ppf(0.975, self.freedom), self.freedom))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """candidate - baseline, with its sources of noise, and in words how they were had."""
+
+    value: float
+    noises: tuple[Noise, ...]
+    method: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether there is no noise: both values are known exactly, or are equal image by image."""
+        return not any(noise.below or noise.above for noise in self.noises)
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The wider 95 % interval of the difference."""
+        below, above = (max(getattr(noise, side) for noise in self.noises) for side in ("below", "above"))
+        return self.value - below, self.value + above
+
+    def p_above(self, margin: float) -> float:
+        """One-sided p-value of the hypothesis that the difference is at most ``margin``."""
+        return max(noise.p(self.value - margin, noise.below) for noise in self.noises)
+
+    def p_below(self, margin: float) -> float:
+        """One-sided p-value of the hypothesis that the difference is at least ``margin``."""
+        return max(noise.p(margin - self.value, noise.above) for noise in self.noises)
+
+    def p_beyond(self, gap: float) -> float:
+        """One-sided p-value of a gap made from both values, whichever of them is the larger."""
+        return max(noise.p(gap, max(noise.below, noise.above)) for noise in self.noises)
 
 
 Measurement = tuple[Entry, MetricResult]
@@ -61,35 +80,86 @@ def evidence(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) 
     """The difference of one metric between two sets of seeds; None where a value without an interval leaves it open."""
     if len(baseline) == len(candidate) == 1:
         return _of_two(baseline[0], candidate[0])
-    return _over_seeds([metric for _, metric in baseline], [metric for _, metric in candidate])
+    return _over_seeds(baseline, candidate)
 
 
 def _of_two(baseline: Measurement, candidate: Measurement) -> Evidence | None:
     (a, x), (b, y) = baseline, candidate
-    found, _ = pair_difference(of_record(a.record, a.scores), of_record(b.record, b.scores), x, y)
+    alike = a.record.seed == b.record.seed
+    sides = [of_record(entry.record, entry.scores if alike else {}) for entry in (a, b)]
+    found, _ = pair_difference(sides[0], sides[1], x, y)
+    if found.paired_n is None and alike:
+        found = _paired_samples(baseline, candidate) or found
     if found.ci95 is None:
         exact = x.kind == y.kind == "exact" or found.value == 0
-        return Evidence(found.value, 0.0, 0.0, "exact values") if exact else None
-    low, high = found.ci95
+        return Evidence(found.value, (Noise(0.0, 0.0),), "exact values" if exact else "") if exact else None
+    seeds = "one seed each" if alike else f"seed {a.record.seed} against seed {b.record.seed}, not paired"
+    return Evidence(found.value, (_noise(found),), f"{found.method}, {seeds}")
+
+
+def _paired_samples(baseline: Measurement, candidate: Measurement) -> Difference | None:
+    """The difference over samples of one number, which one seed gives the same noise; None where the values are not the
+    means of scores of as many samples."""
+    scores = []
+    for entry, metric in (baseline, candidate):
+        found = entry.scores.get(f"{metric.name}.{metric.estimator}")
+        if found is None or metric.provenance.get("paired_by") or found.ndim != 1 or len(found) < 2:
+            return None
+        if metric.value is None or not math.isclose(found.mean(), metric.value, rel_tol=1e-6, abs_tol=1e-6):
+            return None
+        scores.append(found.astype(np.float64))
+    return paired_difference(scores[0], scores[1], "sample") if len(scores[0]) == len(scores[1]) else None
+
+
+def _noise(found: Difference) -> Noise:
+    assert found.ci95 is not None
     freedom = math.inf if found.paired_n is None else found.paired_n - 1
-    return Evidence(found.value, found.value - low, high - found.value, found.method, freedom)
+    return Noise(found.value - found.ci95[0], found.ci95[1] - found.value, freedom)
 
 
-def _over_seeds(baseline: Sequence[MetricResult], candidate: Sequence[MetricResult]) -> Evidence | None:
-    groups = [np.array([metric.value for metric in metrics], dtype=np.float64) for metrics in (baseline, candidate)]
-    around = [metric_half_widths(metric) for metric in (*baseline, *candidate)]
-    own = float(np.mean([0.0 if half is None else half.standard_error**2 for half in around]))
-    freedom = sum(len(group) for group in groups) - 2
-    spread = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / freedom
-    error = math.sqrt(max(own, spread) * sum(1.0 / len(group) for group in groups))
+def _over_seeds(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Evidence | None:
+    groups = [np.array([metric.value for _, metric in side], dtype=np.float64) for side in (baseline, candidate)]
+    paired = _paired_means(baseline, candidate)
+    own = _from_intervals(baseline, candidate) if paired is None else _noise(paired)
+    if own is None:
+        return None
     value = float(groups[1].mean() - groups[0].mean())
-    from_seeds = spread >= own
-    quantile = float(stats.t.ppf(0.975, freedom if from_seeds else math.inf))
-    method = f"means of {len(groups[0])} and {len(groups[1])} seeds, " + (
-        "from their spread" if from_seeds else "from their intervals"
-    )
-    half = quantile * error
-    return Evidence(value, half, half, method, float(freedom) if from_seeds else math.inf)
+    method = f"means of {len(groups[0])} and {len(groups[1])} seeds, beyond their spread and "
+    method += "their intervals" if paired is None else paired.method
+    return Evidence(value, (_spread(groups), own), method)
+
+
+def _spread(groups: Sequence[np.ndarray]) -> Noise:
+    """Of the difference of two groups' means, each (seeds,), by Student's t with the pooled variance within groups."""
+    freedom = sum(len(group) for group in groups) - 2
+    variance = sum(float(np.square(group - group.mean()).sum()) for group in groups) / freedom
+    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance * sum(1.0 / len(group) for group in groups))
+    return Noise(half, half, freedom)
+
+
+def _from_intervals(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Noise | None:
+    variance = 0.0
+    for side in (baseline, candidate):
+        for _, metric in side:
+            around = metric_half_widths(metric)
+            if around is None:
+                return None
+            variance += (around.standard_error / len(side)) ** 2
+    half = Z95 * math.sqrt(variance)
+    return Noise(half, half)
+
+
+def _paired_means(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Difference | None:
+    """The paired difference of each image's mean score over seeds; None where any two records cannot be paired."""
+    entry, first = baseline[0]
+    key = f"{first.name}.{first.estimator}"
+    start = of_record(entry.record, entry.scores)
+    for other, metric in (*baseline, *candidate):
+        found, _ = pair_difference(start, of_record(other.record, other.scores), first, metric)
+        if found.paired_n is None or found.paired_n != len(other.scores[key]):
+            return None
+    means = [np.stack([entry.scores[key] for entry, _ in side]).mean(0) for side in (baseline, candidate)]
+    return paired_difference(means[0], means[1], str(first.provenance["paired_by"]))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

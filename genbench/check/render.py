@@ -1,12 +1,17 @@
-"""A check's verdicts for people and for CI: sentences, Markdown, JUnit XML, annotations."""
+"""A check's verdicts for people and for CI: sentences, Markdown, JUnit XML, annotations.
+
+What a record says (names, reasons) is text that anybody may have written: it never becomes markup, a terminal's control
+sequence or a command of GitHub Actions.
+"""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 
-from genbench.check.judge import Finding, Verdict, Verdicts
-from genbench.report.names import display, format_value
+from genbench.check.benchmarks import METRIC as BENCHMARK
+from genbench.check.finding import Finding, Verdict, Verdicts
+from genbench.report.names import LIKELIHOODS, display, format_seconds, format_value
 
 ORDER: tuple[Verdict, ...] = ("worse", "missing", "not comparable", "better", "same")
 WORDS: dict[Verdict, str] = {"same": "the same within noise"}
@@ -15,24 +20,42 @@ WORDS: dict[Verdict, str] = {"same": "the same within noise"}
 def summary(found: Verdicts) -> str:
     """One line: what the check says, and how many findings of each verdict there are."""
     head = "REGRESSION" if found.count("worse") else "MISSING" if found.failed else "no regression"
-    counts = ", ".join(
-        f"{found.count(verdict)} {WORDS.get(verdict, verdict)}" for verdict in ORDER if found.count(verdict)
-    )
-    return f"{head}: {counts or 'nothing was judged'}"
+    by_nature = sum(finding.by_nature for finding in found.findings)
+    counts = {verdict: found.count(verdict) for verdict in ORDER}
+    counts["not comparable"] -= by_nature
+    told = [f"{count} {WORDS.get(verdict, verdict)}" for verdict, count in counts.items() if count]
+    told += [f"{by_nature} without an interval or a direction, not judged"] if by_nature else []
+    return f"{head}: {', '.join(told)}"
 
 
 def label(finding: Finding) -> str:
-    """The metric as shown, with its estimator where it tells more."""
+    """The metric as shown, with the extractor, or of a likelihood the estimator, that the number depends on."""
     if not finding.metric:
         return "whole row"
-    name = display(finding.metric, None)
-    return f"{name} ({finding.estimator})" if finding.metric in ("bits_per_dim", "nats_per_image") else name
+    if finding.metric == BENCHMARK:
+        return "Median time"
+    depends_on = finding.estimator if finding.metric in LIKELIHOODS else finding.extractor
+    return one_line(display(finding.metric, depends_on))
+
+
+def one_line(text: str) -> str:
+    """Text on one line, without control characters and without what GitHub Actions takes for a command."""
+    shown = "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
+    return " ".join(shown.split()).replace("##[", "# #[")
+
+
+def shown_value(finding: Finding, value: float | None) -> str:
+    """A value as the report shows it; "" for None."""
+    if value is None:
+        return ""
+    return format_seconds(value) if finding.metric == BENCHMARK else format_value(finding.metric, value)
 
 
 def values(finding: Finding) -> str:
     """``"2.34 -> 2.61"``, as far as they are known."""
-    shown = [None if v is None else format_value(finding.metric, v) for v in (finding.baseline, finding.candidate)]
-    return " -> ".join(text or "?" for text in shown) if finding.baseline is not None else ""
+    if finding.baseline is None:
+        return ""
+    return " -> ".join(shown_value(finding, value) or "?" for value in (finding.baseline, finding.candidate))
 
 
 def sentence(finding: Finding) -> str:
@@ -45,12 +68,12 @@ def sentence(finding: Finding) -> str:
     if finding.p is not None and finding.verdict in ("worse", "better"):
         parts.append(f"p = {finding.p:.2g}" if finding.p else "certain")
     told = "; ".join(part for part in parts if part)
-    return f"{finding.row}: {label(finding)} is {WORDS.get(finding.verdict, finding.verdict)}: {told}"
+    return one_line(f"{finding.row}: {label(finding)} is {WORDS.get(finding.verdict, finding.verdict)}: {told}")
 
 
 def sorted_findings(findings: Iterable[Finding], *, every: bool = False) -> list[Finding]:
-    """What needs a reader first; ``every``: also what stayed the same."""
-    kept = [finding for finding in findings if every or finding.verdict != "same"]
+    """What needs a reader first; ``every``: also what stayed the same and what cannot be judged by its nature."""
+    kept = [finding for finding in findings if every or (finding.verdict != "same" and not finding.by_nature)]
     return sorted(kept, key=lambda finding: ORDER.index(finding.verdict))
 
 
@@ -67,23 +90,22 @@ def markdown(found: Verdicts, *, every: bool = False) -> str:
 
 
 def _line(finding: Finding) -> str:
-    before, after = (
-        "" if value is None else format_value(finding.metric, value) for value in (finding.baseline, finding.candidate)
-    )
+    before, after = (shown_value(finding, value) for value in (finding.baseline, finding.candidate))
     change = ""
     if finding.change is not None:
         change = f"{finding.change:+.4g}"
         change += "" if finding.ci95 is None else f" [{finding.ci95[0]:.4g}, {finding.ci95[1]:.4g}]"
     verdict = f"**{finding.verdict}**" if finding.fails else finding.verdict
-    cells = (verdict, finding.row, label(finding), before, after, change, finding.reason)
-    return "| " + " | ".join(_cell(cell) if cell != verdict else cell for cell in cells) + " |"
+    cells = (finding.row, label(finding), before, after, change, finding.reason)
+    return "| " + " | ".join((verdict, *map(_cell, cells))) + " |"
 
 
 def _cell(text: str) -> str:
     """Text as a cell of a Markdown table: no markup of its own, one line."""
-    for mark in "\\|*_`[]":
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
+    for mark in "\\|*_`[]~$":
         text = text.replace(mark, "\\" + mark)
-    return " ".join(text.replace("<", "&lt;").split())
+    return text
 
 
 def junit(found: Verdicts) -> str:
@@ -94,7 +116,7 @@ def junit(found: Verdicts) -> str:
     for key, count in (("tests", len(found.findings)), ("failures", failures), ("skipped", skipped)):
         suite.set(key, str(count))
     for finding in found.findings:
-        name = " ".join(filter(None, (finding.metric or "whole row", finding.estimator, finding.extractor)))
+        name = " ".join(text for text in (finding.metric or "whole row", finding.estimator, finding.extractor) if text)
         case = ET.SubElement(suite, "testcase", classname=_xml(finding.row), name=_xml(name))
         if finding.fails:
             ET.SubElement(case, "failure", message=_xml(sentence(finding)), type=finding.verdict)
@@ -117,9 +139,9 @@ def workflow_commands(found: Verdicts) -> list[str]:
         for finding in sorted_findings(found.findings)
         if finding.fails
     ]
-    unlike = [finding for finding in found.findings if finding.verdict == "not comparable"]
+    unlike = [finding for finding in found.findings if finding.verdict == "not comparable" and not finding.by_nature]
     if unlike:
-        told = f"{len(unlike)} metrics cannot be compared with the baseline, the first: {sentence(unlike[0])}"
+        told = f"{len(unlike)} values cannot be compared with the baseline, the first: {sentence(unlike[0])}"
         lines.append(f"::warning title=genbench check::{_escaped(told)}")
     return lines
 

@@ -28,7 +28,11 @@ class Tolerance:
 
 
 DEFAULT_TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
-    {"images_per_second": Tolerance(share=0.05), "latency_seconds": Tolerance(share=0.10)}
+    {
+        "images_per_second": Tolerance(share=0.05),
+        "latency_seconds": Tolerance(share=0.10),
+        "benchmarks": Tolerance(share=0.10),
+    }
 )
 """Repetitions within a run agree better than runs of the same code do."""
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from genbench.check.judge import Verdicts
+    from collections.abc import Sequence
+
+    from genbench.check.decide import Waiting
+    from genbench.check.finding import Options, Verdicts
 
 EXAMPLES = """
 \b
@@ -17,6 +20,7 @@ Examples:
   genbench check runs/digits --baseline gate/digits
   genbench check runs/digits --baseline leaderboard:digits --models vae,ddpm --metrics fid,bits_per_dim
   genbench check runs/digits --baseline gate/digits --tolerance fid=2%,images_per_second=20% --junit check.xml --github
+  genbench check runs/digits --baseline gate/digits --benchmarks new.json --benchmarks-baseline gate/benchmarks.json
 """
 
 
@@ -29,9 +33,15 @@ def _names(text: str | None) -> list[str]:
 @click.option("--baseline", required=True, help="A record, a folder of records, or leaderboard:SUITE.")
 @click.option("--models", help="Only these rows, with commas between them.")
 @click.option("--metrics", help="Only these metrics, with commas between them.")
-@click.option("--alpha", default=0.01, show_default=True, help="Chance of any false alarm, over all tests together.")
+@click.option(
+    "--alpha", default=0.01, show_default=True, help="Chance of any false alarm among all tests; speeds: again."
+)
 @click.option("--tolerance", default="", help="How much worse is still no regression: fid=2%,latency_seconds=10%.")
-@click.option("--all", "every", is_flag=True, help="Also list what stayed the same.")
+@click.option("--benchmarks", type=click.Path(path_type=Path), metavar="FILE|DIR", help="pytest-benchmark's JSON.")
+@click.option(
+    "--benchmarks-baseline", type=click.Path(path_type=Path), metavar="FILE|DIR", help="What they are held against."
+)
+@click.option("--all", "every", is_flag=True, help="Also list what stayed the same, and what cannot be judged.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
 @click.option("--markdown", "markdown_file", type=click.Path(path_type=Path), metavar="FILE", help="Write a table.")
 @click.option("--github", is_flag=True, help="Print annotations for GitHub Actions, and write the job's summary.")
@@ -42,6 +52,8 @@ def command(
     metrics: str | None,
     alpha: float,
     tolerance: str,
+    benchmarks: Path | None,
+    benchmarks_baseline: Path | None,
     every: bool,
     junit: Path | None,
     markdown_file: Path | None,
@@ -53,18 +65,29 @@ def command(
     Each metric of each row of the baseline is better, the same within noise, worse, missing or not comparable. What
     counts as noise is said by paired per-image scores, the values' intervals, or the spread over seeds.
     """
-    from genbench.check.baseline import read_baseline
+    from genbench.check.baseline import baseline_entries
     from genbench.check.collect import read_entries
-    from genbench.check.judge import Options, judge
+    from genbench.check.finding import Options
+    from genbench.check.judge import judge
     from genbench.check.tolerance import parse_tolerances
 
-    if Path(baseline).is_dir():
-        read_baseline(Path(baseline))
     options = Options(alpha, parse_tolerances(tolerance), _names(models), _names(metrics))
-    found = judge(read_entries(candidate), read_entries(baseline), options)
+    more = _benchmarks(benchmarks, benchmarks_baseline, options)
+    found = judge(read_entries(candidate), baseline_entries(baseline), options, more)
     _write(found, junit, markdown_file, github, every)
     _print(found, every)
     return int(found.failed)
+
+
+def _benchmarks(new: Path | None, old: Path | None, options: Options) -> Sequence[Waiting]:
+    from genbench.check.benchmarks import judge_benchmarks, read_benchmarks
+    from genbench.errors import UsageError
+
+    if new is None and old is None:
+        return []
+    if new is None or old is None:
+        raise UsageError("--benchmarks and --benchmarks-baseline belong together: give the new times and the old ones.")
+    return judge_benchmarks(read_benchmarks(new), read_benchmarks(old), options)
 
 
 def _write(found: Verdicts, junit: Path | None, markdown_file: Path | None, github: bool, every: bool) -> None:
@@ -93,7 +116,7 @@ def _print(found: Verdicts, every: bool) -> None:
     styles = {"worse": "red", "missing": "red", "better": "green", "not comparable": "dim"}
     screen = console()
     for finding in render.sorted_findings(found.findings, every=every):
-        screen.print(Text(render.sentence(finding), style=styles.get(finding.verdict, "")), soft_wrap=True)
+        screen.print(Text(f"- {render.sentence(finding)}", style=styles.get(finding.verdict, "")), soft_wrap=True)
     if found.new:
-        screen.print(Text(f"Not in the baseline: {', '.join(found.new)}"))
+        screen.print(Text(render.one_line(f"Not in the baseline: {', '.join(found.new)}")), soft_wrap=True)
     screen.print(Text(render.summary(found), style="red" if found.failed else "green"))

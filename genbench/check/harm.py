@@ -1,0 +1,65 @@
+"""Which way is worse, and how surely a candidate went it beyond a margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from genbench.check.evidence import Evidence
+from genbench.record import MetricResult
+
+
+@dataclass(frozen=True)
+class Harm:
+    """p-values of not being worse (beyond the margin) and of not being better; told: what is known of right values."""
+
+    p_worse: float
+    p_better: float
+    told: str = ""
+
+
+@dataclass(frozen=True)
+class RightValue:
+    """The value that honest samples have. one_sided: only to exceed it is wrong."""
+
+    value: float
+    one_sided: bool
+
+    def distance(self, value: float) -> float:
+        """How far a value is on the wrong side."""
+        beyond = value - self.value
+        return max(beyond, 0.0) if self.one_sided else abs(beyond)
+
+    @property
+    def text(self) -> str:
+        """ "at most 0.05 is right", "0.223 is right"."""
+        return f"{'at most ' if self.one_sided else ''}{self.value:.4g} is right"
+
+
+def right_value(metric: MetricResult) -> RightValue | None:
+    """The value that honest samples have, where the record says it: an expected share, or that of the test split."""
+    extra = metric.provenance.get("extra")
+    places = extra if isinstance(extra, dict) else {}
+    for key, one_sided in (("expected", True), ("test_split", False)):
+        value = places.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return RightValue(float(value), one_sided)
+    return None
+
+
+def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) -> Harm | None:
+    """How surely the candidate is worse by more than ``margin``, and how surely better, than the baseline's value.
+
+    Of a metric with a right value rather than a direction, worse is further away from it: on either side two tests, so
+    that both p-values are doubled. None of a metric that has neither.
+    """
+    if metric.higher_is_better is not None:
+        if metric.higher_is_better:
+            return Harm(found.p_below(-margin), found.p_above(0.0))
+        return Harm(found.p_above(margin), found.p_below(0.0))
+    right = right_value(metric)
+    if right is None:
+        return None
+    change = right.distance(baseline + found.value) - right.distance(baseline)
+    sides = 1 if right.one_sided else 2
+    worse, better = found.p_beyond(change - margin), found.p_beyond(-change)
+    return Harm(min(1.0, sides * worse), min(1.0, sides * better), right.text)

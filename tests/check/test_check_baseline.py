@@ -1,0 +1,225 @@
+"""Baselines: made, updated row by row, refused when tampered with, whole when a write breaks off."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from check_fixture import entry, metric, scored, write
+
+from genbench.check import baseline as module
+from genbench.check.baseline import baseline_entries, choose, read_baseline, update_baseline
+from genbench.check.collect import read_entries
+from genbench.errors import DataError, UsageError
+
+
+def run(folder, value=2.0, rows=("vae", "ddpm")):
+    found, scores = scored("bits_per_dim", np.linspace(1, value, 30))
+    return read_entries(write(folder, *(entry(row, [metric("fid", value, 0.1), found], scores=scores) for row in rows)))
+
+
+@pytest.fixture
+def gate(tmp_path):
+    folder = tmp_path / "gate" / "digits"
+    update_baseline(folder, run(tmp_path / "first"), reason="first baseline", author="Ada")
+    return folder
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_the_first_baseline_holds_the_records_as_they_are(gate, tmp_path):
+    made = read_baseline(gate)
+    assert made.suite == "digits"
+    assert [(update.author, update.reason, update.rows) for update in made.history] == [
+        ("Ada", "first baseline", ["ddpm", "vae"])
+    ]
+    assert made.values["vae-s0"] == {"fid": 2.0, "bits_per_dim": pytest.approx(1.5)}
+    names = {path.name for path in (tmp_path / "first" / "records").iterdir()}
+    assert (
+        {path.name for path in (gate / "records").iterdir()}
+        == names
+        == {"vae-s0.json", "vae-s0.npz"}
+        | {
+            "ddpm-s0.json",
+            "ddpm-s0.npz",
+        }
+    )
+    for name in names:
+        assert (gate / "records" / name).read_bytes() == (tmp_path / "first" / "records" / name).read_bytes()
+    assert [one.record.row for one in baseline_entries(gate)] == ["ddpm", "vae"]
+    assert [one.record.row for one in baseline_entries(gate / "baseline.json")] == ["ddpm", "vae"]
+
+
+def test_the_manifest_reads_as_a_diff(gate, tmp_path):
+    before = (gate / "baseline.json").read_text().splitlines()
+    update_baseline(gate, run(tmp_path / "second", 3.0, ["vae"]), reason="wider", author="Bo")
+    after = (gate / "baseline.json").read_text().splitlines()
+    assert '      "fid": 2.0,' in before and '      "fid": 3.0,' in after
+    assert sum('"fid": 2.0' in line for line in after) == 1
+
+
+def test_an_update_keeps_the_other_rows_and_the_history(gate, tmp_path):
+    old = content(gate)
+    made = update_baseline(gate, run(tmp_path / "second", 3.0, ["vae", "new"]), reason="wider", author="Bo")
+    assert {stem: values["fid"] for stem, values in made.values.items()} == {
+        "ddpm-s0": 2.0,
+        "new-s0": 3.0,
+        "vae-s0": 3.0,
+    }
+    assert [update.rows for update in made.history] == [["ddpm", "vae"], ["new", "vae"]]
+    assert read_baseline(gate) == made
+    new = content(gate)
+    assert new["records/ddpm-s0.json"] == old["records/ddpm-s0.json"]
+    assert new["records/vae-s0.json"] != old["records/vae-s0.json"]
+    assert [path.name for path in gate.parent.iterdir()] == ["digits"]
+
+
+def test_an_updated_row_drops_the_seeds_it_had(gate, tmp_path):
+    found = entry("vae", [metric("fid", 4.0, 0.1)], seed=5)
+    update_baseline(gate, read_entries(write(tmp_path / "second", found)), reason="another seed", author="Bo")
+    assert sorted(path.name for path in (gate / "records").glob("vae*")) == ["vae-s5.json"]
+    assert set(read_baseline(gate).values) == {"ddpm-s0", "vae-s5"}
+
+
+def test_a_row_whose_name_begins_with_anothers_is_another(gate, tmp_path):
+    update_baseline(gate, run(tmp_path / "b", 3.0, ["vae@fast", "vae-s"]), reason="more", author="Bo")
+    assert set(read_baseline(gate).values) == {"ddpm-s0", "vae-s0", "vae@fast-s0", "vae-s-s0"}
+    update_baseline(gate, run(tmp_path / "c", 4.0, ["vae"]), reason="one", author="Bo")
+    assert {k: v["fid"] for k, v in read_baseline(gate).values.items()} == {
+        "ddpm-s0": 2.0,
+        "vae-s0": 4.0,
+        "vae@fast-s0": 3.0,
+        "vae-s-s0": 3.0,
+    }
+
+
+def test_several_estimators_and_extractors_are_told_apart(tmp_path):
+    made = [metric("kid", 1.0, 0.1, estimator=how) for how in ("full", "subsets")]
+    made += [metric("fid", value, 0.1, extractor=name) for name, value in (("a", 1.0), ("b", 2.0))]
+    update_baseline(tmp_path / "gate", read_entries(write(tmp_path / "r", entry("vae", made))), reason="x", author="y")
+    assert read_baseline(tmp_path / "gate").values["vae-s0"] == {
+        "kid.full": 1.0,
+        "kid.subsets": 1.0,
+        "fid.plug-in (a)": 1.0,
+        "fid.plug-in (b)": 2.0,
+    }
+
+
+def test_a_changed_record_is_refused(gate):
+    path = gate / "records" / "vae-s0.json"
+    path.write_text(path.read_text().replace('"value": 2.0', '"value": 9.0'))
+    for read in (baseline_entries, read_baseline):
+        with pytest.raises(DataError, match=r"vae-s0\.json: changed since the baseline was written"):
+            read(gate)
+    with pytest.raises(DataError, match="changed since"):
+        baseline_entries(gate / "baseline.json")
+
+
+def test_changed_scores_are_refused(gate):
+    np.savez(gate / "records" / "vae-s0.npz", **{"bits_per_dim.mean": np.zeros(30)})
+    with pytest.raises(DataError, match=r"vae-s0\.npz"):
+        baseline_entries(gate)
+
+
+def test_removed_and_added_records_are_refused(gate):
+    record = (gate / "records" / "vae-s0.json").rename(gate / "records" / "other-s0.json")
+    with pytest.raises(DataError, match=r"other-s0\.json: not in baseline\.json"):
+        read_baseline(gate)
+    record.unlink()
+    with pytest.raises(DataError, match=r"vae-s0\.json: missing, though baseline\.json lists it"):
+        read_baseline(gate)
+
+
+@pytest.mark.parametrize("change", [lambda v: v | {"extra": 1}, lambda v: {"suite": "digits"}, lambda v: [v]])
+def test_a_manifest_that_is_none_is_refused(gate, change):
+    path = gate / "baseline.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(DataError, match=r"baseline\.json: not a readable baseline"):
+        read_baseline(gate)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(DataError, match="not a readable baseline"):
+        read_baseline(gate)
+
+
+def test_a_manifest_leads_to_no_file_outside(gate):
+    path = gate / "baseline.json"
+    value = json.loads(path.read_text())
+    path.write_text(json.dumps(value | {"hashes": value["hashes"] | {"../../first/records/vae-s0.json": "0" * 64}}))
+    with pytest.raises(DataError, match="plain file name"):
+        read_baseline(gate)
+
+
+@pytest.mark.parametrize("row", ["../outside", "a/b", "<script>alert(1)</script>"])
+def test_a_row_leads_to_no_file_outside(tmp_path, row):
+    inside = read_entries(write(tmp_path / "first", entry("vae", [metric("fid", 1.0, 0.1)])))[0]
+    named = inside.record.model_copy(update={"model": row})
+    with pytest.raises(DataError, match="plain file name"):
+        update_baseline(tmp_path / "gate", [type(inside)(named, {}, inside.path)], reason="x", author="y")
+    assert {path.name for path in tmp_path.iterdir()} == {"first"}
+
+
+def break_manifest(monkeypatch):
+    def no_space(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_json", no_space)
+
+
+def break_last_rename(monkeypatch):
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if self.name == "new":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+
+
+@pytest.mark.parametrize("how", [break_manifest, break_last_rename])
+def test_an_interrupted_update_leaves_the_old_baseline(gate, tmp_path, monkeypatch, how):
+    before, fresh = content(gate), run(tmp_path / "second", 3.0)
+    how(monkeypatch)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        update_baseline(gate, fresh, reason="x", author="y")
+    assert content(gate) == before
+    assert [path.name for path in gate.parent.iterdir()] == ["digits"]
+
+
+@pytest.mark.parametrize("how", [break_manifest, break_last_rename])
+def test_an_interrupted_first_baseline_leaves_nothing(tmp_path, monkeypatch, how):
+    fresh = run(tmp_path / "first")
+    how(monkeypatch)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        update_baseline(tmp_path / "gates" / "digits", fresh, reason="x", author="y")
+    assert list((tmp_path / "gates").iterdir()) == []
+
+
+def test_what_makes_no_baseline_is_refused(gate, tmp_path):
+    before, entries = content(gate), read_entries(tmp_path / "first")
+    other = read_entries(write(tmp_path / "other", entry("vae", [metric("fid", 1.0, 0.1)], suite="mnist")))
+    failed = read_entries(write(tmp_path / "failed", entry("vae", [], status="failed", reason="loss is nan")))
+    for made, words, told in (
+        (entries, {"reason": " "}, "needs its reason"),
+        (entries, {"author": ""}, "needs its author"),
+        ([], {}, "no records"),
+        (other, {}, "a baseline of suite 'digits', these records are of 'mnist'"),
+        ([*entries, *other], {}, "of one suite, these records are of digits, mnist"),
+        (failed, {}, "Failed rows are no baseline: vae-s0"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            update_baseline(gate, made, **({"reason": "x", "author": "y"} | words))
+    assert content(gate) == before
+    with pytest.raises(UsageError, match=r"not empty and holds no baseline\.json"):
+        update_baseline(tmp_path / "first", entries, reason="x", author="y")
+
+
+def test_rows_are_chosen_by_name_or_model():
+    entries = [entry(row, []) for row in ("a", "a@fast", "b")]
+    assert choose(entries, []) == entries
+    assert [one.record.row for one in choose(entries, ["a"])] == ["a", "a@fast"]
+    assert [one.record.row for one in choose(entries, ["a@fast", "b"])] == ["a@fast", "b"]
+    with pytest.raises(UsageError, match="Unknown row of the run 'c'"):
+        choose(entries, ["c"])

@@ -1,0 +1,325 @@
+"""Every verdict, and why: directions, right values, what is missing, failed or not comparable; filters, bad input."""
+
+import numpy as np
+import pytest
+from check_fixture import entry, exact, metric, scored, timed
+
+from genbench.check.finding import Options
+from genbench.check.judge import judge
+from genbench.check.tolerance import Tolerance, parse_tolerances
+from genbench.errors import UsageError
+
+RIGHT = {"provenance": {"extra": {"test_split": 0.2}}}
+
+
+def verdicts(candidate, baseline, **options):
+    return {(one.row, one.metric): one for one in judge(candidate, baseline, Options(**options)).findings}
+
+
+def one_metric(before, after, **options):
+    """The finding of one metric in one row."""
+    found = judge([entry("vae", [after])], [entry("vae", [before])], Options(**options)).findings
+    assert len(found) == 1
+    return found[0]
+
+
+def fid(value, half=0.1, **more):
+    return metric("fid", value, half, **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "verdict"),
+    [
+        ("fid", 2.0, 3.0, "worse"),
+        ("fid", 3.0, 2.0, "better"),
+        ("fid", 2.0, 2.05, "same"),
+        ("fid", 2.0, 1.95, "same"),
+        ("precision", 5.0, 4.0, "worse"),
+        ("precision", 4.0, 5.0, "better"),
+    ],
+)
+def test_directions(name, before, after, verdict):
+    found = one_metric(metric(name, before, 0.1), metric(name, after, 0.1))
+    assert found.verdict == verdict
+    assert found.fails == (verdict == "worse")
+    assert (found.baseline, found.candidate, found.change) == (before, after, pytest.approx(after - before))
+    assert found.ci95[0] < found.change < found.ci95[1]
+
+
+def test_alpha_is_where_the_verdict_turns():
+    before, after = fid(2.0), fid(2.3)
+    p = one_metric(before, after, alpha=0.5).p
+    assert one_metric(before, after, alpha=p * 1.01).verdict == "worse"
+    assert one_metric(before, after, alpha=p * 0.99).verdict == "same"
+
+
+def test_more_tests_ask_for_more_evidence():
+    rows = [f"model{k}" for k in range(60)]
+    before = [entry(row, [fid(2.0)]) for row in rows]
+    after = [entry(row, [fid(2.25 if row == "model0" else 2.0)]) for row in rows]
+    assert verdicts(after[:1], before[:1])["model0", "fid"].verdict == "worse"
+    assert verdicts(after, before)["model0", "fid"].verdict == "same"
+
+
+def test_exact_values_need_no_test_and_count_as_none():
+    rows = [f"model{k}" for k in range(60)]
+    exactly = [exact("training_seconds", 20.0)]
+    before = [entry(row, exactly) for row in rows] + [entry("vae", [fid(2.0)])]
+    after = [entry(row, exactly) for row in rows[1:]] + [
+        entry(rows[0], [exact("training_seconds", 21.0)]),
+        entry("vae", [fid(2.25)]),
+    ]
+    found = verdicts(after, before)
+    assert found["vae", "fid"].verdict == "worse"
+    assert (found["model0", "training_seconds"].verdict, found["model0", "training_seconds"].p) == ("worse", 0.0)
+    assert found["model1", "training_seconds"].verdict == "same"
+
+
+def test_a_tolerance_is_harm_that_does_not_count():
+    before, after = fid(2.0, 0.01), fid(2.1, 0.01)
+    assert one_metric(before, after).verdict == "worse"
+    assert one_metric(before, after, tolerances=parse_tolerances("fid=10%")).verdict == "same"
+    assert one_metric(before, after, tolerances=parse_tolerances("fid=0.06")).verdict == "worse"
+    assert "tolerance of 0.06" in one_metric(before, after, tolerances=parse_tolerances("fid=0.06")).reason
+    assert one_metric(before, fid(1.9, 0.01), tolerances=parse_tolerances("fid=10%")).verdict == "better"
+    higher = [metric("precision", value, 0.01) for value in (0.8, 0.7)]
+    assert one_metric(*higher).verdict == "worse"
+    assert one_metric(*higher, tolerances=parse_tolerances("precision=20%")).verdict == "same"
+    right = [metric("ssim_pairwise", value, 0.01, **RIGHT) for value in (0.2, 0.3)]
+    assert one_metric(*right).verdict == "worse"
+    assert one_metric(*right, tolerances=parse_tolerances("ssim_pairwise=60%")).verdict == "same"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (0.2, 0.3, "worse"),
+        (0.2, 0.1, "worse"),
+        (0.3, 0.2, "better"),
+        (0.1, 0.2, "better"),
+        (0.3, 0.1, "same"),
+        (0.24, 0.12, "worse"),
+        (0.28, 0.16, "better"),
+        (0.2, 0.201, "same"),
+    ],
+)
+def test_a_right_value_is_missed_on_either_side(before, after, verdict):
+    found = one_metric(*(metric("ssim_pairwise", value, 0.01, **RIGHT) for value in (before, after)))
+    assert found.verdict == verdict
+    assert "0.2 is right" in found.reason
+
+
+def test_a_right_value_is_tested_on_two_sides():
+    two_sided = one_metric(metric("ssim_pairwise", 0.2, 0.01, **RIGHT), metric("ssim_pairwise", 0.22, 0.01, **RIGHT))
+    one_sided = one_metric(metric("fid", 0.2, 0.01), metric("fid", 0.22, 0.01))
+    assert two_sided.p == pytest.approx(2 * one_sided.p)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [(0.0, 0.05, "same"), (0.05, 0.0, "same"), (0.0, 0.3, "worse"), (0.3, 0.0, "better"), (0.02, 0.06, "same")],
+)
+def test_an_expected_share_is_wrong_only_beyond(before, after, verdict):
+    expected = {"provenance": {"extra": {"expected": 0.05, "test_split": 0.06}}}
+    found = one_metric(*(metric("memorised_share", value, 0.02, **expected) for value in (before, after)))
+    assert found.verdict == verdict
+    assert "at most 0.05 is right" in found.reason
+
+
+def test_without_direction_or_right_value_only_equal_is_judged():
+    assert one_metric(exact("parameters", 10.0), exact("parameters", 10.0)).verdict == "same"
+    before, after = ([entry("a", [exact("parameters", value), fid(1.0)])] for value in (10.0, 12.0))
+    found = verdicts(after, before)["a", "parameters"]
+    assert (found.verdict, found.by_nature, found.fails) == ("not comparable", True, False)
+
+
+def test_without_an_interval_a_tolerance_is_asked_for():
+    before, after = metric("training_seconds", 10.0), metric("training_seconds", 13.0)
+    row = [fid(2.0)]
+    found = verdicts([entry("a", [*row, after])], [entry("a", [*row, before])])["a", "training_seconds"]
+    assert (found.verdict, found.by_nature) == ("not comparable", True)
+    assert "--tolerance" in found.reason
+    for tolerance, verdict in (("20%", "worse"), ("40%", "same")):
+        found = one_metric(before, after, tolerances=parse_tolerances(f"training_seconds={tolerance}"))
+        assert found.verdict == verdict
+    faster = one_metric(after, before, tolerances=parse_tolerances("training_seconds=1%"))
+    assert faster.verdict == "same"
+
+
+def test_missing_rows_metrics_and_failed_ones():
+    before = [entry("a", [fid(2.0), metric("kid", 0.1, 0.01)]), entry("b", [fid(2.0)]), entry("c", [fid(2.0)])]
+    refused = metric("kid", 0.1).model_copy(update={"value": None, "status": "failed", "reason": "out of memory"})
+    after = [entry("a", [fid(2.0), refused]), entry("c", [], status="failed", reason="loss is nan")]
+    found = verdicts(after, before)
+    assert found["a", "fid"].verdict == "same"
+    assert found["a", "kid"].verdict == "missing" and "failed: out of memory" in found["a", "kid"].reason
+    assert found["b", ""].verdict == "missing" and "no such row" in found["b", ""].reason
+    assert found["c", ""].verdict == "missing" and "seed 0 failed: loss is nan" in found["c", ""].reason
+    assert judge(after, before).failed
+
+
+def test_a_metric_that_only_some_seeds_have_is_missing():
+    before = [entry("a", [fid(2.0)])]
+    found = verdicts([entry("a", [fid(2.0)]), entry("a", [metric("kid", 0.1, 0.01)], 1)], before)
+    assert found["a", "fid"].verdict == "missing"
+
+
+def test_another_estimator_is_missing_and_another_extractor_not_comparable():
+    before = [entry("a", [fid(2.0), metric("bits_per_dim", 2.0, 0.1, estimator="iwae-500")])]
+    after = [entry("a", [fid(2.0, extractor="inception-v3"), metric("bits_per_dim", 2.1, 0.1, estimator="elbo")])]
+    found = verdicts(after, before)
+    assert found["a", "fid"].verdict == "not comparable"
+    assert found["a", "fid"].reason == "extractor: digits-cnn against inception-v3"
+    assert found["a", "bits_per_dim"].verdict == "missing"
+    assert "elbo only" in found["a", "bits_per_dim"].reason
+
+
+def test_another_measurement_is_not_comparable_and_names_the_first_difference():
+    unlike = fid(9.0, comparable={"version": 2, "dataset": "x", "n": 297})
+    before = [entry("a", [fid(2.0), metric("kid", 0.1, 0.01)])]
+    result = judge([entry("a", [unlike, metric("kid", 0.1, 0.01)])], before)
+    found = {one.metric: one for one in result.findings}
+    assert found["fid"].verdict == "not comparable"
+    assert found["fid"].reason == "version: 1 against 2"
+    assert not found["fid"].by_nature
+    assert not result.failed
+
+
+def test_any_unlike_seed_makes_it_not_comparable():
+    unlike = fid(2.0, comparable={"version": 2})
+    three = [entry("a", [fid(2.0)], 0), entry("a", [unlike], 1), entry("a", [metric("kid", 1.0, 0.1)], 2)]
+    for candidate, baseline in ((three[:2], three[:1]), (three[:1], three[:2])):
+        assert verdicts(candidate, baseline)["a", "fid"].verdict == "not comparable"
+
+
+def test_a_bound_is_not_held_against_an_exact_value():
+    before, after = (metric("bits_per_dim", 2.0, 0.1, kind=kind) for kind in ("exact", "upper_bound"))
+    found = verdicts([entry("a", [after, fid(1.0)])], [entry("a", [before, fid(1.0)])])["a", "bits_per_dim"]
+    assert found.verdict == "not comparable" and "kind" in found.reason
+
+
+def test_a_row_of_which_nothing_can_be_compared_is_missing():
+    unlike = fid(2.0, comparable={"version": 2})
+    result = judge([entry("a", [unlike])], [entry("a", [fid(2.0)])])
+    assert result.failed
+    assert [one.verdict for one in result.findings] == ["not comparable", "missing"]
+    assert "version: 1 against 2" in result.findings[1].reason
+
+
+def test_seeds_configs_and_budgets_are_what_is_judged():
+    before = entry("a", [fid(2.0)])
+    after = entry("a", [fid(2.0)], 5, config={"model": {"width": 1}, "train": {"steps": 1}})
+    assert judge([after], [before]).findings[0].verdict == "same"
+
+
+def test_models_and_metrics_choose():
+    rows = [fid(2.0), metric("kid", 0.1, 0.01)]
+    before = [entry(row, rows) for row in ("a", "a@fast", "b")]
+    after = [entry(row, rows) for row in ("a", "a@fast", "b", "new")]
+    assert set(verdicts(after, before)) == {(row, name) for row in ("a", "a@fast", "b") for name in ("fid", "kid")}
+    assert set(verdicts(after, before, models=["a"], metrics=["kid"])) == {("a", "kid"), ("a@fast", "kid")}
+    assert set(verdicts(after, before, models=["a@fast"])) == {("a@fast", "fid"), ("a@fast", "kid")}
+    assert judge(after, before).new == ("new",)
+    assert judge(after, before, Options(models=["b"])).new == ()
+
+
+def test_names_that_the_baseline_does_not_have_are_refused():
+    before = [entry("vae", [fid(2.0)])]
+    for options, told in (
+        ({"models": ["vea"]}, "Unknown row of the baseline 'vea'. Did you mean 'vae'"),
+        ({"metrics": ["fdi"]}, "Unknown metric of the baseline 'fdi'. Did you mean 'fid'"),
+        ({"metrics": ["kid"]}, "Unknown metric of the baseline 'kid'"),
+        ({"tolerances": {"kid": Tolerance(0.1)}}, "Unknown metric of the baseline 'kid'"),
+    ):
+        with pytest.raises(UsageError, match=told.replace(".", r"\.")):
+            judge(before, before, Options(**options))
+
+
+def test_empty_sets_unlike_suites_and_bad_alpha_are_refused():
+    one = [entry("a", [fid(2.0)])]
+    for candidate, baseline in (([], one), (one, [])):
+        with pytest.raises(UsageError, match="one side has no records"):
+            judge(candidate, baseline)
+    with pytest.raises(UsageError, match="one suite"):
+        judge([entry("a", [fid(2.0)], suite="mnist")], one)
+    for alpha in (0, 1, -1, float("nan")):
+        with pytest.raises(UsageError, match="alpha must be between 0 and 1"):
+            judge(one, one, Options(alpha=alpha))
+    failed = [entry("a", [], status="failed", reason="x")]
+    with pytest.raises(UsageError, match="nothing to check"):
+        judge(one, failed)
+    with pytest.raises(UsageError, match="nothing to check"):
+        judge([*one, *failed], [*one, entry("b", [metric("kid", 1.0, 0.1)])], Options(models=["a"], metrics=["kid"]))
+
+
+def test_paired_scores_see_what_intervals_do_not():
+    rng = np.random.default_rng(0)
+    images = rng.normal(2, 1, 200)
+    made = [scored("bits_per_dim", array) for array in (images, images + rng.normal(0.02, 0.02, 200))]
+    before, after = (entry("a", [found], scores=scores) for found, scores in made)
+    assert judge([after], [before]).findings[0].verdict == "worse"
+    assert judge([entry("a", [made[1][0]])], [entry("a", [made[0][0]])]).findings[0].verdict == "same"
+
+
+def speed(rates, value=None, **more):
+    return [metric("images_per_second", value or float(np.median(rates)), 1.0, **more)], timed(list(rates))
+
+
+def test_speed_is_judged_by_its_windows():
+    made = {
+        name: speed([rate * factor for rate in (99.0, 100.0, 101.0)])
+        for name, factor in (("was", 1.0), ("slower", 0.9), ("faster", 1.2), ("noise", 0.97))
+    }
+    rows = {name: entry("a", metrics, timing=timing) for name, (metrics, timing) in made.items()}
+    found = {name: judge([row], [rows["was"]]).findings[0] for name, row in rows.items()}
+    assert {name: one.verdict for name, one in found.items()} == {
+        "was": "same",
+        "slower": "worse",
+        "faster": "better",
+        "noise": "same",
+    }
+    assert "10.0% slower by medians, tolerance 5 %" in found["slower"].reason
+    allowed = judge([rows["slower"]], [rows["was"]], Options(tolerances=parse_tolerances("images_per_second=15")))
+    assert allowed.findings[0].verdict == "same"
+
+
+def test_speeds_are_corrected_for_their_number():
+    rng = np.random.default_rng(3)
+
+    def rows(count, loss):
+        made = []
+        for k in range(count):
+            metrics, timing = speed(100 * np.exp(rng.normal(0, 0.02, 3)) * (1 - loss if k == 0 else 1))
+            made.append(entry(f"model{k}", metrics, timing=timing))
+        return made
+
+    strict = Options(tolerances=parse_tolerances("images_per_second=0%"))
+    alone = [judge(rows(1, 0.12), rows(1, 0), strict).failed for _ in range(40)]
+    crowd = [judge(rows(60, 0.0), rows(60, 0), strict).failed for _ in range(40)]
+    assert sum(alone) > 20
+    assert sum(crowd) <= 2
+
+
+def test_latency_is_a_share_of_time_not_of_rate():
+    def row(*seconds):
+        made = metric("latency_seconds", float(np.median(seconds)), 0.01, higher_is_better=False)
+        return entry("a", [made], timing=timed([100.0], list(seconds)))
+
+    before = row(0.0999, 0.1, 0.1001)
+    assert judge([row(0.1104, 0.1105, 0.1106)], [before]).findings[0].verdict == "worse"
+    assert judge([row(0.1094, 0.1095, 0.1096)], [before]).findings[0].verdict == "same"
+    assert judge([row(0.0894, 0.0895, 0.0896)], [before]).findings[0].verdict == "better"
+
+
+def test_speed_of_another_device_is_not_comparable():
+    metrics, timing = speed([99.0, 100.0, 101.0])
+    moved, _ = speed([99.0, 100.0, 101.0], comparable={"device": "another"})
+    before, after = entry("a", [*metrics, fid(1.0)], timing=timing), entry("a", [*moved, fid(1.0)], timing=timing)
+    found = judge([after], [before]).findings
+    assert [one.verdict for one in found] == ["not comparable", "same"]
+
+
+def test_speed_without_windows_is_not_comparable():
+    metrics, timing = speed([99.0, 100.0, 101.0])
+    before, after = entry("a", [*metrics, fid(1.0)], timing=timing), entry("a", [*metrics, fid(1.0)])
+    assert judge([after], [before]).findings[0].verdict == "not comparable"

@@ -1,0 +1,122 @@
+"""Sentences, Markdown, JUnit XML and GitHub's commands; text of a record stays text in all of them."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from genbench.check import render
+from genbench.check.benchmarks import METRIC
+from genbench.check.finding import Finding, Verdicts
+
+HOSTILE = "<script>|alert(1)\n::error::x\x1b[31m `a` **b** [c](d) &lt; ##[warning]%0A"
+
+
+def verdicts(*findings, new=()):
+    return Verdicts("digits", findings, new)
+
+
+WORSE = Finding(
+    "vae", "fid", "worse", "from both standard errors", "plug-in", "digits-cnn", 2.34, 2.61, 0.27, (0.1, 0.44), 0.0021
+)
+SAME = Finding("vae", "kid", "same", "from both intervals", "full", "digits-cnn", 0.1, 0.1, 0.0, (-0.1, 0.1), 1.0)
+MISSING = Finding("ddpm", "", "missing", "the candidate has no such row")
+UNLIKE = Finding("vae", "precision", "not comparable", "n: 297 against 100", "plug-in", "digits-cnn", 0.5, 0.4)
+BETTER = Finding("vae", "bits_per_dim", "better", "x", "elbo", None, 2.1, 2.0, -0.1, (-0.2, -0.01), 0.0)
+BY_NATURE = Finding("vae", "training_seconds", "not comparable", "it has no interval", baseline=1.0, by_nature=True)
+ALL = verdicts(SAME, BETTER, BY_NATURE, UNLIKE, MISSING, WORSE, new=("mine",))
+
+
+def test_sentences_say_what_changed_by_how_much_and_how_surely():
+    assert render.sentence(WORSE) == (
+        "vae: FID (digits-cnn) is worse: 2.34 -> 2.61, changed by +0.27 [0.1, 0.44]; "
+        "from both standard errors; p = 0.0021"
+    )
+    assert render.sentence(MISSING) == "ddpm: whole row is missing: the candidate has no such row"
+    assert "Bits/dim (elbo) is better: 2.100 -> 2.000" in render.sentence(BETTER)
+    assert render.sentence(BETTER).endswith("certain")
+    assert "is the same within noise" in render.sentence(SAME)
+    benchmark = Finding("test_speed", METRIC, "worse", "x", "median", None, 0.002, 0.004)
+    assert render.sentence(benchmark) == "test_speed: Median time is worse: 2.00 ms -> 4.00 ms; x"
+
+
+def test_the_summary_counts():
+    assert render.summary(ALL) == (
+        "REGRESSION: 1 worse, 1 missing, 1 not comparable, 1 better, 1 the same within noise, "
+        "1 without an interval or a direction, not judged"
+    )
+    assert render.summary(verdicts(MISSING)).startswith("MISSING: 1 missing")
+    assert render.summary(verdicts(SAME)) == "no regression: 1 the same within noise"
+
+
+def test_what_needs_a_reader_comes_first():
+    assert render.sorted_findings(ALL.findings) == [WORSE, MISSING, UNLIKE, BETTER]
+    assert set(render.sorted_findings(ALL.findings, every=True)) == set(ALL.findings)
+
+
+def test_markdown_is_a_table_with_failures_in_bold():
+    lines = render.markdown(ALL).splitlines()
+    assert lines[0] == f"### genbench check, suite digits: {render.summary(ALL)}"
+    assert lines[4].startswith("| **worse** | vae | FID (digits-cnn) | 2.34 | 2.61 | +0.27 \\[0.1, 0.44\\] |")
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[2:8]} == {8}
+    assert lines[-1] == "Not in the baseline: mine."
+    assert "kid" not in render.markdown(ALL).lower()
+    assert "KID" in render.markdown(ALL, every=True)
+    assert "|" not in render.markdown(verdicts(SAME))
+
+
+def test_junit_is_read_back():
+    tree = ET.fromstring(render.junit(ALL))
+    assert (tree.tag, tree.get("name")) == ("testsuite", "genbench check digits")
+    assert [tree.get(key) for key in ("tests", "failures", "skipped", "errors")] == ["6", "2", "2", "0"]
+    cases = {(case.get("classname"), case.get("name")): case for case in tree}
+    failure = cases["vae", "fid plug-in digits-cnn"].find("failure")
+    assert failure.get("message") == render.sentence(WORSE)
+    assert cases["ddpm", "whole row"].find("failure").get("type") == "missing"
+    assert cases["vae", "precision plug-in digits-cnn"].find("skipped").get("message") == "n: 297 against 100"
+    assert len(cases["vae", "kid full digits-cnn"]) == 0
+
+
+def test_github_gets_an_error_for_each_failure_and_one_warning():
+    lines = render.workflow_commands(ALL)
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::error", "::warning"]
+    assert lines[0].startswith("::error title=vae%3A FID (digits-cnn) is worse::vae: FID")
+    assert "1 values cannot be compared" in lines[2]
+    assert render.workflow_commands(verdicts(SAME, BY_NATURE)) == []
+
+
+@pytest.fixture
+def hostile():
+    finding = Finding(HOSTILE, HOSTILE, "worse", HOSTILE, HOSTILE, HOSTILE, 1.0, 2.0)
+    return Verdicts(HOSTILE, (finding,), (HOSTILE,))
+
+
+def test_text_of_a_record_stays_text_in_sentences(hostile):
+    text = render.sentence(hostile.findings[0])
+    assert "\n" not in text and "\x1b" not in text and "##[" not in text
+    assert "<script>|alert(1) ::error::x" in text
+
+
+def test_text_of_a_record_stays_text_in_markdown(hostile):
+    text = render.markdown(hostile)
+    lines = text.splitlines()
+    assert len(lines) == 7
+    assert "<" not in text and "\x1b" not in text
+    assert len(re.findall(r"(?<!\\)\|", lines[4])) == 8
+    assert re.search(r"(?<!\\)[`\[\]]", text.replace("[95 %]", "")) is None
+    assert "&amp;lt;" in text
+
+
+def test_text_of_a_record_stays_text_in_junit(hostile):
+    tree = ET.fromstring(render.junit(hostile))
+    assert len(tree) == 1
+    assert tree[0].get("classname").startswith("<script>|alert(1)")
+    assert len(list(tree.iter())) == 3
+
+
+def test_text_of_a_record_stays_text_in_github_commands(hostile):
+    lines = render.workflow_commands(hostile)
+    assert len(lines) == 1
+    assert "\n" not in lines[0] and "%250A" in lines[0]
+    title = lines[0].removeprefix("::error title=").split("::")[0]
+    assert ":" not in title and "," not in title
