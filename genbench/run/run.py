@@ -275,6 +275,8 @@ class _Work:
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
         self.progress.end(job)
+        if outcome.status == "interrupted":  # a worker that was told to stop by itself stops the run
+            raise KeyboardInterrupt
         for stage, spent in outcome.result.seconds.items():
             name = f"{stage} {job.task.cell.model}"
             self.seconds[name] = self.seconds.get(name, 0.0) + spent

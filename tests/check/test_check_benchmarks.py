@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -89,7 +90,10 @@ def test_the_error_of_a_median_is_that_of_normal_samples(tmp_path):
 def test_what_pytest_benchmark_writes_itself_is_read(tmp_path):
     (tmp_path / "test_it.py").write_text("def test_sum(benchmark):\n    benchmark(sum, range(100))\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-max-time=0.1"]
-    subprocess.run([*command, "--benchmark-json", "out.json", "test_it.py"], cwd=tmp_path, check=True, timeout=120)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    subprocess.run(
+        [*command, "--benchmark-json", "out.json", "test_it.py"], cwd=tmp_path, check=True, timeout=120, env=alone
+    )
     found = read_benchmarks(tmp_path / "out.json")
     assert list(found) == ["test_it.py::test_sum"]
     one = next(iter(found.values()))

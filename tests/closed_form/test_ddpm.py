@@ -189,7 +189,7 @@ def test_default_solver_is_ancestral() -> None:
     assert torch.equal(ancestral, model.sample(SampleRequest(noise(3))))
 
 
-@pytest.mark.parametrize("options", [SamplerOptions(steps=0), SamplerOptions(steps=21), SamplerOptions(solver="ddmp")])
+@pytest.mark.parametrize("options", [SamplerOptions(steps=21), SamplerOptions(solver="ddmp")])
 def test_impossible_options_are_refused(options: SamplerOptions) -> None:
     with pytest.raises(UsageError):
         gaussian_model(20).sample(SampleRequest(noise(1), options))
