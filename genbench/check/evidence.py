@@ -12,14 +12,14 @@ scores of samples pair by their numbers as those of test images do.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from genbench.check.collect import Entry
-from genbench.evaluation.compare import of_record, pair_difference, paired_difference
+from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
 from genbench.evaluation.uncertainty import Difference, metric_half_widths
 from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
@@ -74,6 +74,31 @@ class Evidence:
 
 Measurement = tuple[Entry, MetricResult]
 """A seed's record and its metric."""
+Identity = tuple[str, str, str | None]
+"""Name, estimator and extractor of a metric."""
+_MUST_AGREE = {"kind", "unit", "higher_is_better"}
+
+
+def measurements(entries: Iterable[Entry], identity: Identity) -> list[Measurement]:
+    """One metric of several records, of those that have a value of it."""
+    return [
+        (entry, metric)
+        for entry in entries
+        for metric in entry.record.metrics
+        if (metric.name, metric.estimator, metric.extractor) == identity and metric.status == "ok"
+    ]
+
+
+def first_unlike(found: Sequence[Measurement]) -> str | None:
+    """The first difference between any two measurements in how they were made; None where they may be compared."""
+    first = found[0][1]
+    for _, metric in found:
+        unlike = first_difference(first.comparable, metric.comparable) or first_difference(
+            first.model_dump(include=_MUST_AGREE), metric.model_dump(include=_MUST_AGREE)
+        )
+        if unlike is not None:
+            return unlike
+    return None
 
 
 def evidence(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Evidence | None:

@@ -14,17 +14,12 @@ from dataclasses import dataclass, replace
 
 from genbench.check.collect import Entry, by_row, one_suite
 from genbench.check.decide import QualityTest, SpeedTest, Waiting, decide
-from genbench.check.evidence import Evidence, Measurement, evidence
+from genbench.check.evidence import Evidence, Identity, Measurement, evidence, first_unlike, measurements
 from genbench.check.finding import Finding, Options, Verdicts
 from genbench.check.harm import harm
 from genbench.check.speed import SPEED_METRICS, contest, repetitions
 from genbench.errors import UsageError, unknown
-from genbench.evaluation.compare import first_difference
 from genbench.record import MetricResult
-
-Identity = tuple[str, str, str | None]
-"""Name, estimator and extractor of a metric."""
-_MUST_AGREE = {"kind", "unit", "higher_is_better"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ def _judge_row(
         return [Finding(row, "", "missing", f"seed {failed[0].seed} failed: {failed[0].reason}")]
     found: list[Waiting] = []
     for identity in asked:
-        sides = _Sides(_measurements(baseline, identity), _measurements(candidate, identity), candidate)
+        sides = _Sides(measurements(baseline, identity), measurements(candidate, identity), candidate)
         found.append(_judge_metric(row, identity, sides, options))
     unlike = [one for one in found if isinstance(one, Finding) and one.verdict == "not comparable"]
     if len(unlike) == len(found):
@@ -114,15 +109,6 @@ def _identities(entries: Iterable[Entry]) -> list[Identity]:
     )
 
 
-def _measurements(entries: Iterable[Entry], identity: Identity) -> list[Measurement]:
-    return [
-        (entry, metric)
-        for entry in entries
-        for metric in entry.record.metrics
-        if (metric.name, metric.estimator, metric.extractor) == identity and _has(metric)
-    ]
-
-
 def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options) -> Waiting:
     name, estimator, extractor = identity
     start = Finding(row, name, "same", "", estimator, extractor, baseline=_mean(sides.baseline))
@@ -132,7 +118,7 @@ def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options)
             return replace(start, verdict="not comparable", reason=f"extractor: {extractor} against {other}")
         return replace(start, verdict="missing", reason=_why_missing(identity, sides.entries))
     start = replace(start, candidate=_mean(sides.candidate))
-    unlike = _unlike(sides)
+    unlike = first_unlike([*sides.baseline, *sides.candidate])
     if unlike is not None:
         return replace(start, verdict="not comparable", reason=unlike)
     if name in SPEED_METRICS:
@@ -167,18 +153,6 @@ def _why_missing(identity: Identity, entries: Sequence[Entry]) -> str:
             return f"seed {entry.record.seed}: {metric.status.replace('_', ' ')}: {metric.reason}"
     with_it = [metric.estimator for metric in entries[0].record.metrics if metric.name == name]
     return f"the candidate has it by {', '.join(with_it)} only" if with_it else "the candidate does not have it"
-
-
-def _unlike(sides: _Sides) -> str | None:
-    """The first difference between any two measurements, of either side, in how they were made."""
-    first = sides.baseline[0][1]
-    for _, metric in (*sides.baseline, *sides.candidate):
-        found = first_difference(first.comparable, metric.comparable) or first_difference(
-            first.model_dump(include=_MUST_AGREE), metric.model_dump(include=_MUST_AGREE)
-        )
-        if found is not None:
-            return found
-    return None
 
 
 def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:

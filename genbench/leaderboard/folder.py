@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,13 +14,13 @@ from genbench.files import hash_file
 from genbench.leaderboard.literature import FILE as LITERATURE
 from genbench.leaderboard.literature import Published, read_literature
 from genbench.leaderboard.marks import Mark, read_marks
+from genbench.report.grids import read_picture
+from genbench.report.pictures import is_safe_name
 from genbench.suite import load_suite
 
 RECORDS = "records"
 RULES = "rules.md"
-MAX_GRID_BYTES = 256 * 1024
-PNG = b"\x89PNG\r\n\x1a\n"
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=-]*")
+GRIDS = "grids"
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,6 @@ class Folder:
     def records(self) -> list[Entry]:
         """All records, in order of rows and seeds."""
         return [entry for entries in self.entries.values() for entry in entries]
-
-
-def is_safe_name(name: str) -> bool:
-    """Whether a row's name can name a file."""
-    return _SAFE_NAME.fullmatch(name) is not None
 
 
 def read_folder(path: Path) -> Folder:
@@ -117,12 +110,5 @@ def read_grid(path: Path, row: str) -> str:
     Raises:
         DataError: no PNG, or a large one, which a page of many rows cannot hold.
     """
-    file = Path(path) / "grids" / f"{row}.png"
-    if not is_safe_name(row) or not file.is_file():
-        return ""
-    image = file.read_bytes()
-    if not image.startswith(PNG) or len(image) > MAX_GRID_BYTES:
-        raise DataError(
-            f"{file}: {len(image) // 1024} KiB, expected a PNG of at most {MAX_GRID_BYTES // 1024} KiB. Make it anew."
-        )
-    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    file = Path(path) / GRIDS / f"{row}.png"
+    return read_picture(file, row).uri if is_safe_name(row) and file.is_file() else ""

@@ -16,9 +16,9 @@ from genbench.leaderboard.board import Board, Cell, Metric, Pareto, Row, Tier
 from genbench.leaderboard.folder import Folder, describe_suite, read_card, read_folder, read_grid
 from genbench.leaderboard.literature import Published
 from genbench.leaderboard.rank import front, rank_intervals
-from genbench.leaderboard.seeds import Pooled, group_of, pool
 from genbench.record import MetricResult, Record
 from genbench.report.names import DASH, format_value
+from genbench.report.seeds import Pooled, group_of, pool
 from genbench.report.tables import UNRANKED, Column, columns, interval_text, value_text
 
 QUALITIES = ("quality", "likelihood", "reconstruction")

@@ -9,20 +9,16 @@ from string import ascii_lowercase
 from genbench.leaderboard.board import TIERS, Board, Cell, Metric, Row
 from genbench.leaderboard.sheets import by_leading_metric, main_metrics, rank_text
 from genbench.record import Record
-from genbench.report.likelihood import HEADINGS, likelihood_table
+from genbench.report.likelihood import likelihood_sheet, likelihood_table
+from genbench.report.markup import escape, table
 from genbench.report.names import DASH, arrow, format_value
+from genbench.report.sheet import markdown
 from genbench.report.tables import labels
 
 LEGEND = """Brackets hold 95 % intervals. In parentheses stands the rank among the models that were measured in the
 same way, as an interval: its ends are the best and the worst rank that the intervals leave open (1–3 is a tie of
 three). Of several seeds the mean is shown, ± their standard deviation. ≤ and ≥: bounds; ~: estimated likelihood; –:
 not applicable or not measured."""
-
-
-def escape(text: str) -> str:
-    """Text that shows as it is wherever Markdown stands, in a cell of a table too; line breaks become spaces."""
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_|\[\]#~])", r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def to_markdown(board: Board, records: Sequence[Record]) -> str:
@@ -45,11 +41,6 @@ def to_markdown(board: Board, records: Sequence[Record]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int) -> str:
-    rules = ["---" if i < numbers_from else "---:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rules, *rows])
-
-
 def _head(metric: Metric) -> str:
     return escape(f"{metric.label} {arrow(metric.higher_is_better)}".strip())
 
@@ -62,7 +53,7 @@ def _measured(board: Board, models: Sequence[Row], controls: Sequence[Row]) -> s
         name = f"`{row.label}`" if re.fullmatch(r"[\w@.+-]+", row.label) else escape(row.label)
         cells = [_cell(row.cells.get(metric.key), letters) for metric in metrics]
         lines.append([name, "control" if row.control else row.tier, *cells])
-    return _table(["System", "Tier", *(_head(metric) for metric in metrics)], lines, 2)
+    return table(["System", "Tier", *(_head(metric) for metric in metrics)], lines, 2)
 
 
 def _cell(cell: Cell | None, letters: dict[str, str]) -> str:
@@ -99,7 +90,7 @@ def _seeds(board: Board, models: Sequence[Row]) -> list[str]:
         [escape(row.label), ", ".join(map(str, row.seeds)), *(_each_seed(row.cells.get(m.key), m) for m in metrics)]
         for row in rows
     ]
-    return ["## Every seed", _table(["System", "Seeds", *(_head(metric) for metric in metrics)], lines, 2)]
+    return ["## Every seed", table(["System", "Seeds", *(_head(metric) for metric in metrics)], lines, 2)]
 
 
 def _each_seed(cell: Cell | None, metric: Metric) -> str:
@@ -114,17 +105,7 @@ def _likelihoods(records: Sequence[Record]) -> list[str]:
     found = likelihood_table(records, labels(records))
     if found is None:
         return []
-    heads = [f"{HEADINGS[kind]}: {estimator}".replace("Exact: exact", "Exact") for kind, estimator in found.columns]
-    lines = []
-    for row in found.rows:
-        cells = [f"no number: {c.failed}" if c.failed else f"{c.text} {c.interval}".strip() for c in row.cells]
-        lines.append([escape(row.label), *(escape(cell) for cell in cells)])
-    return [
-        f"## {escape(found.title)}, by kind",
-        "Of the test images; lower is better. What is exact stands apart from bounds (the truth is at or below them)\n"
-        "and from estimates (which may err to either side). Intervals are 95 % over test images.",
-        _table(["System", *(escape(head) for head in heads)], lines, 1),
-    ]
+    return [markdown(likelihood_sheet(found))]
 
 
 def _fronts(board: Board) -> list[str]:
@@ -141,7 +122,7 @@ def _fronts(board: Board) -> list[str]:
     if not lines:
         return []
     told = "Rows that no other row, measured in the same way, surely beats in both."
-    return ["## Pareto fronts", told, _table(["Quality", "Against", "Rows"], lines, 3)]
+    return ["## Pareto fronts", told, table(["Quality", "Against", "Rows"], lines, 3)]
 
 
 def _reported_note(rows: Sequence[Row]) -> str:
@@ -166,7 +147,7 @@ def _reported(board: Board, rows: Sequence[Row]) -> str:
         told = escape("; ".join(protocols)) or DASH
         lines.append([escape(row.label), *cells, told, escape(row.source)])
     head = ["System", *(_head(metric) for metric in metrics), "Measured how", "Source"]
-    return _table(head, lines, len(head))
+    return table(head, lines, len(head))
 
 
 def _estimator(cell: Cell) -> str:

@@ -11,9 +11,9 @@ import numpy as np
 from genbench.check.collect import Entry
 from genbench.errors import GenbenchError
 from genbench.evaluation.compare import first_difference
-from genbench.leaderboard.folder import is_safe_name
 from genbench.record import MetricResult, Record
 from genbench.report.names import metric_name
+from genbench.report.pictures import is_safe_name
 from genbench.suite import Suite, load_suite
 
 QUALITIES = ("quality", "likelihood", "reconstruction")

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Sequence
 
 from genbench.leaderboard.board import Board, Cell, Metric, Row
+from genbench.report.markup import bracketed, latex, plain
 from genbench.report.names import DASH, arrow
 from genbench.report.tables import MAIN_COLUMNS
 
 MAIN = ("nats_per_image", *MAIN_COLUMNS)
 """Metrics of the tables that are read on paper; table.csv and the page have all."""
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CELL_COLUMNS = ("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_status")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "µ": r"$\mu$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "₂": r"$_2$",
-}
 
 
 def rank_text(rank: tuple[int, int] | None) -> str:
@@ -79,11 +52,6 @@ def _has(row: Row, key: str) -> bool:
     return key in row.cells and row.cells[key].value is not None
 
 
-def plain(text: str) -> str:
-    """``text`` as a spreadsheet shows it: what would be a formula is kept from being one by an apostrophe."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 def to_csv(board: Board) -> str:
     """One line a row, every metric with interval, kind, estimator, ranks, group and seeds. What is missing is empty."""
     out = io.StringIO()
@@ -111,12 +79,6 @@ def _csv_cell(cell: Cell | None) -> list[object]:
     seeds = f"[{seeds}]" if seeds else ""
     status = cell.status if cell.confirmed else "not confirmed"
     return [cell.value, cell.low, cell.high, cell.kind, cell.estimator, best, worst, cell.group, seeds, status]
-
-
-def latex(text: str) -> str:
-    """``text`` for LaTeX: special characters escaped, signs as mathematics; line breaks become spaces."""
-    flat = " ".join(text.split())
-    return "".join(_LATEX.get(character, character) for character in flat)
 
 
 def to_latex(board: Board) -> str:
@@ -148,9 +110,4 @@ def _latex_row(row: Row, metrics: Sequence[Metric]) -> str:
         cell = row.cells.get(metric.key, Cell(text=DASH))
         rank = f"({rank_text(cell.rank)})" if cell.rank else ""
         cells.append(" ".join(part for part in (cell.text, cell.interval, rank) if part))
-    return " & ".join(_bracketed(latex(cell)) for cell in cells) + r" \\"
-
-
-def _bracketed(cell: str) -> str:
-    r"""A cell that begins with [ would be read as the argument of the ``\\`` before it."""
-    return re.sub(r"^(\s*)\[", r"\1{[}", cell)
+    return " & ".join(bracketed(latex(cell)) for cell in cells) + r" \\"

@@ -3,16 +3,14 @@
 
   const root = document.documentElement;
   const specs = JSON.parse(document.getElementById("chart-data").textContent);
+  const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
   const themed = (value, key = "") => {
     if (Array.isArray(value)) return value.map((item) => themed(item, key));
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, themed(item, name)]));
     }
-    if (typeof value === "string" && key.endsWith("color") && value.startsWith("--")) {
-      return getComputedStyle(root).getPropertyValue(value).trim();
-    }
-    return value;
+    return typeof value === "string" && key.endsWith("color") && value.startsWith("--") ? colour(value) : value;
   };
 
   const draw = () => {
@@ -22,10 +20,74 @@
     }
   };
 
+  const save = (name, type, text) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  };
+
+  const field = (value) => {
+    const text = value === null || value === undefined ? "" : String(value);
+    const safe = /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  const csv = (rows) => rows.map((row) => row.map(field).join(",") + "\n").join("");
+
+  // Plotly reads a few HTML tags in its texts, so names in the specifications are escaped.
+  const plain = (text) => new DOMParser().parseFromString(String(text ?? ""), "text/html").body.textContent.trim();
+
+  const chartRows = (spec) => {
+    const rows = [["series", "x", "y", "x_low", "x_high", "y_low", "y_high"]];
+    for (const trace of spec.data) {
+      const bound = (axis, i, sign) => {
+        const bar = trace[`error_${axis}`];
+        if (!bar || bar.visible === false || !bar.array) return "";
+        const half = sign < 0 ? (bar.arrayminus ?? bar.array)[i] : bar.array[i];
+        return half === null || half === undefined ? "" : trace[axis][i] + sign * half;
+      };
+      trace.x.forEach((x, i) => {
+        const ends = ["x", "y"].flatMap((axis) => [bound(axis, i, -1), bound(axis, i, 1)]);
+        rows.push([plain(trace.name), typeof x === "string" ? plain(x) : x, plain(trace.y[i]), ...ends]);
+      });
+    }
+    return rows;
+  };
+
+  const saveSvg = async (spec) => {
+    const place = document.getElementById(spec.id);
+    const layout = { ...themed(spec.layout), paper_bgcolor: colour("--surface"), autosize: false };
+    const size = { width: place.clientWidth, height: spec.layout.height };
+    const uri = await Plotly.toImage({ data: themed(spec.data), layout }, { format: "svg", ...size });
+    save(`${spec.id}.svg`, "image/svg+xml", decodeURIComponent(uri.slice(uri.indexOf(",") + 1)));
+  };
+
+  const cellText = (cell) => {
+    const copy = cell.cloneNode(true);
+    copy.querySelectorAll(".hidden, .arrow").forEach((node) => node.remove());
+    copy.querySelectorAll("small").forEach((node) => node.prepend(" "));
+    return copy.textContent.replace(/\s+/g, " ").trim();
+  };
+  const tableRows = (table) =>
+    [...table.rows].map((row) =>
+      [...row.cells].flatMap((cell) => [cellText(cell), ...Array(cell.colSpan - 1).fill("")]),
+    );
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-save]");
+    if (!button) return;
+    const { save: format, chart, table } = button.dataset;
+    const spec = specs.find((one) => one.id === chart);
+    if (format === "table") save(`${table}.csv`, "text/csv", csv(tableRows(document.getElementById(table))));
+    else if (format === "csv") save(`${chart}.csv`, "text/csv", csv(chartRows(spec)));
+    else saveSvg(spec);
+  });
+
   document.addEventListener(
     "click",
     (event) => {
-      const head = event.target.closest("#comparison-table th[data-first]");
+      const head = event.target.closest("table.sortable th[data-first]");
       if (head) head.closest("table").classList.toggle("asc", head.dataset.first === "ascending");
     },
     true,
@@ -34,7 +96,8 @@
   document.addEventListener("sort-end", (event) => {
     const head = event.target.querySelector("th[aria-sort]");
     const name = head.querySelector("button").firstChild.textContent.trim();
-    document.getElementById("sort-status").textContent = `Sorted by ${name}, ${head.getAttribute("aria-sort")}.`;
+    const status = event.target.closest("section").querySelector(".sort-status");
+    status.textContent = `Sorted by ${name}, ${head.getAttribute("aria-sort")}.`;
   });
 
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);

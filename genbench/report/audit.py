@@ -82,8 +82,9 @@ def catches(control: MetricResult, ceiling: MetricResult | None) -> bool | None:
     return is_worse(control, ceiling)
 
 
-def audit(records: Sequence[Record]) -> Audit | None:
+def audit(records: Sequence[Record], names: Sequence[str]) -> Audit | None:
     """The audit over the controls of ``records``, or None where there is no control besides the test split."""
+    labelled = {id(record): name for record, name in zip(records, names, strict=True)}
     ok = [record for record in records if record.control and record.status == "ok"]
     ceiling = next((record for record in ok if record.model == CEILING), None)
     controls = [record for record in ok if record.model != CEILING]
@@ -94,7 +95,7 @@ def audit(records: Sequence[Record]) -> Audit | None:
     ]
     if not controls or not shown:
         return None
-    audited = [_audit_control(control, shown, ceiling) for control in controls]
+    audited = [_audit_control(control, labelled[id(control)], shown, ceiling) for control in controls]
     missed = [
         f"{column.title} did not catch {control.name}"
         for control in audited
@@ -125,14 +126,14 @@ def _verdict(control: Record, column: Column, ceiling: Record | None) -> Verdict
     return "missed" if column.name in EXPECTED.get(control.model, set()) else "blind"
 
 
-def _audit_control(control: Record, shown: Sequence[Column], ceiling: Record | None) -> ControlAudit:
+def _audit_control(control: Record, name: str, shown: Sequence[Column], ceiling: Record | None) -> ControlAudit:
     findings = []
     for column in shown:
         verdict = _verdict(control, column, ceiling)
         text = _value(control, column)
-        findings.append(Finding(verdict, text, f"{control.row}: {column.title} {text}, {WORDS[verdict]}"))
+        findings.append(Finding(verdict, text, f"{name}: {column.title} {text}, {WORDS[verdict]}"))
     description = DESCRIPTIONS.get(control.model, "")
-    return ControlAudit(control.row, description, findings, _sentence(shown, findings))
+    return ControlAudit(name, description, findings, _sentence(shown, findings))
 
 
 WORDS: dict[Verdict, str] = {

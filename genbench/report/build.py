@@ -1,47 +1,23 @@
-"""Assembling the report: everything a run left behind in one HTML file that needs no network."""
+"""Assembling a report: the records of one run or of any number of sources, suite by suite, as HTML or as text."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from genbench import __version__
+from genbench.check.collect import Entry
+from genbench.errors import UsageError, unknown
 from genbench.files import write_text
-from genbench.record import SCHEMA_VERSION, Record
-from genbench.report.audit import audit
-from genbench.report.charts import Chart, family_colours, time_chart, tradeoff, training_chart
-from genbench.report.findings import key_figures, sentence
-from genbench.report.grids import Picture, pairs, picture, square_grid
-from genbench.report.likelihood import likelihood_table
-from genbench.report.load import Row, Run, flat_seconds, read_run
-from genbench.report.names import format_seconds
-from genbench.report.tables import CEILING, columns, compare, interval_text, labels
-
-SCRIPTS = ("vendor/sortable.min.js", "vendor/plotly-basic.min.js", "app.js")
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The pictures of one row, by section; None where the row has none."""
-
-    label: str
-    record: Record
-    samples: Picture | None = None
-    reconstructions: Picture | None = None
-    interpolations: Picture | None = None
-    inpaintings: Picture | None = None
-    neighbours: Picture | None = None
+from genbench.report.changes import Changes, changes_of
+from genbench.report.differences import check_baseline
+from genbench.report.page import render
+from genbench.report.rows import join_rows
+from genbench.report.section import Section, make_section
+from genbench.report.sources import Source, run_source
+from genbench.report.text import changes_text, sections_csv, sections_text
 
 
 def build_report(run_dir: Path) -> Path:
@@ -52,235 +28,114 @@ def build_report(run_dir: Path) -> Path:
     Raises:
         UsageError: ``run_dir`` is not the folder of a run.
     """
-    run = read_run(Path(run_dir))
     path = Path(run_dir) / "report" / "index.html"
-    write_text(path, render(run))
+    write_text(path, to_html(make_sections([run_source(Path(run_dir))])))
     return path
 
 
-def render(run: Run) -> str:
-    """The report as HTML."""
-    records = run.records
-    names = labels(records)
-    colours = family_colours(records)
-    real, galleries = _galleries(run, names)
-    charts = _charts(records, names, colours)
-    seconds = flat_seconds(run.manifest.get("stage_seconds"))
-    elapsed, spent = _split_seconds(seconds)
-    timing = time_chart(spent)
-    shared = _shared_environment(records)
-    drawn = [chart for chart in (*charts["tradeoffs"], *charts["training"], timing) if chart is not None]
-    return _template().render(
-        run=run,
-        suite=_suite_name(run),
-        facts=_facts(run),
-        sentence=sentence(records),
-        key_figures=key_figures(records),
-        comparison=compare(records),
-        likelihoods=likelihood_table(records, names),
-        remarks=_remarks(records, names),
-        colours=colours,
-        real=real,
-        galleries=galleries,
-        charts=charts,
-        timing=timing,
-        elapsed=[(name, format_seconds(value)) for name, value in elapsed.items()],
-        total_seconds=format_seconds(sum((elapsed or spent).values())) if seconds else None,
-        chart_specs=[chart.spec() for chart in drawn],
-        audit=audit(records),
-        making=[_making(record, name, shared) for record, name in zip(records, names, strict=True)],
-        environment=_pretty(shared) if shared else None,
-        suite_fields=_pretty(run.manifest.get("suite", {})),
-        versions={"genbench": __version__, "schema": SCHEMA_VERSION},
-        policy=_content_policy(),
-        style=Markup(_asset("style.css")),
-        scripts=[Markup(_asset(name)) for name in SCRIPTS],
+def write_report(
+    sources: Sequence[Source], out: Path, *, baseline: str | None = None, models: Sequence[str] = ()
+) -> Path:
+    """Write the records of all sources side by side, in the format of the suffix of ``out``; returns ``out``.
+
+    baseline: label of a row that all others are held against, or name of a source whose rows are. models: models or
+    rows to keep, all without any.
+
+    Raises:
+        UsageError: an unknown suffix, baseline or model.
+    """
+    write = _format(
+        out, {".html": to_html, ".md": sections_text(".md"), ".tex": sections_text(".tex"), ".csv": sections_csv}
     )
+    write_text(out, write(make_sections(choose(sources, models), baseline)))
+    return out
 
 
-@cache
-def _asset(name: str) -> str:
-    return (files("genbench.report") / name).read_text(encoding="utf-8")
+def write_changes(a: Source, b: Source, out: Path, *, models: Sequence[str] = ()) -> Path:
+    """Write what changed from one source to another, row by row: settings, environment and numbers; returns ``out``.
+
+    Raises:
+        UsageError: an unknown suffix or model, or no row that both have.
+    """
+    texts = {suffix: changes_text(suffix) for suffix in (".md", ".tex", ".csv")}
+    write = _format(out, {".html": _changes_html, **texts})
+    first, second = choose([a, b], models)
+    write_text(out, write(changes_of(first, second)))
+    return out
 
 
-@cache
-def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("template.html"))
+def make_sections(sources: Sequence[Source], baseline: str | None = None) -> list[Section]:
+    """A section for each suite of the records, in order of appearance.
+
+    Raises:
+        UsageError: no suite has the baseline.
+    """
+    suites = list(dict.fromkeys(entry.record.suite for source in sources for entry in source.entries))
+    of_suite = {suite: [_of_suite(source, suite) for source in sources] for suite in suites}
+    if not suites:
+        of_suite = {_name_of(sources[0]): list(sources)}
+    joined = {suite: join_rows(found) for suite, found in of_suite.items()}
+    if baseline is not None:
+        check_baseline(baseline, [rows for rows, _ in joined.values()])
+    sections = []
+    for suite in of_suite:
+        rows, notes = joined[suite]
+        present = [source for source in of_suite[suite] if source.entries or len(sources) == 1]
+        prefix = "" if len(suites) == 1 else re.sub(r"[^A-Za-z0-9_-]+", "-", suite) + "-"
+        sections.append(make_section(suite, rows, present, prefix=prefix, baseline=baseline, notes=notes))
+    return sections
 
 
-def _content_policy() -> str:
-    """A content security policy: nothing is fetched, and only genbench's own scripts run, known by their hashes."""
-    hashes = (base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode() for name in SCRIPTS)
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'"
+def to_html(sections: Sequence[Section]) -> str:
+    """The page of sections."""
+    lede = sections[0].sentence if len(sections) == 1 else f"{len(sections)} suites side by side."
+    charts = [chart for section in sections for chart in section.charts]
+    title = ", ".join(section.title for section in sections)
+    return render("report.html", title=title, lede=lede, charts=charts, sections=sections)
 
 
-def _charts(records: Sequence[Record], names: Sequence[str], colours: dict[str, int]) -> dict[str, list[Chart]]:
-    quality = next((column for column in columns(records) if column.name == "fid"), None)
-    costs = ("images_per_second", "parameters") if quality is not None else ()
-    tradeoffs = [tradeoff(records, names, cost, quality, colours) for cost in costs if quality is not None]
-    trained: dict[tuple[str, int], Chart | None] = {}
-    for index, (record, name) in enumerate(zip(records, names, strict=True)):
-        key = (record.model, record.seed)
-        if not record.control and trained.get(key) is None:
-            trained[key] = training_chart(record, name, colours[record.family], index)
-    return {
-        "tradeoffs": [c for c in tradeoffs if c is not None],
-        "training": [c for c in trained.values() if c is not None],
-    }
+def _of_suite(source: Source, suite: str) -> Source:
+    return replace(source, entries=[entry for entry in source.entries if entry.record.suite == suite])
 
 
-def _galleries(run: Run, names: Sequence[str]) -> tuple[Picture | None, list[Gallery]]:
-    real: np.ndarray | None = None
-    galleries = []
-    for row, name in zip(run.rows, names, strict=True):
-        arrays = run.gallery(row)
-        samples = run.samples(row)
-        if "real" in arrays and (real is None or len(arrays["real"]) > len(real)):
-            real = arrays["real"]
-        galleries.append(_row_gallery(run, row, name, samples, arrays))
-    if real is None or len(real) < 64:
-        for row in run.rows:
-            test = run.samples(row) if row.record.control and row.record.model == CEILING else None
-            real = test if test is not None else real
-    return None if real is None else square_grid(real, "Real images of the test split"), galleries
+def _name_of(source: Source) -> str:
+    """The suite of a run without records."""
+    suite = source.run.manifest.get("suite") if source.run else None
+    return str(suite["name"]) if isinstance(suite, dict) and suite.get("name") else source.name
 
 
-def _row_gallery(run: Run, row: Row, name: str, samples: np.ndarray | None, arrays: dict[str, np.ndarray]) -> Gallery:
-    def drawn(make: Callable[..., Picture], what: str, *parts: str) -> Picture | None:
-        if not all(part in arrays for part in parts):
-            return None
-        try:
-            return make(*(arrays[part] for part in parts), alt=what)
-        except ValueError as error:
-            run.notes.append(f"gallery/{row.stem}.npz: {' and '.join(parts)} do not fit together ({error}): left out.")
-            return None
+def choose(sources: Sequence[Source], models: Sequence[str]) -> list[Source]:
+    """The sources with only the named models or rows; as they are without names.
 
-    return Gallery(
-        name,
-        row.record,
-        None if samples is None else square_grid(samples, f"Samples of {name}"),
-        drawn(pairs, f"Test images above their reconstructions by {name}", "real", "reconstructions"),
-        drawn(_paths, f"Latent interpolations of {name}, one path a row", "interpolations"),
-        drawn(_paths, f"Upper halves of test images and completions by {name}, one image a row", "inpaintings"),
-        drawn(pairs, f"Samples of {name} above their nearest training images", "nearest_samples", "nearest"),
-    )
+    Raises:
+        UsageError: a name that no record has.
+    """
+    rows = {entry.record.row for source in sources for entry in source.entries}
+    for name in models:
+        if name not in rows and name not in {row.split("@")[0] for row in rows}:
+            raise unknown("model of the report", name, rows)
+
+    def kept(entry: Entry) -> bool:
+        return not models or bool({entry.record.row, entry.record.model} & set(models))
+
+    return [replace(source, entries=[entry for entry in source.entries if kept(entry)]) for source in sources]
 
 
-def _paths(images: np.ndarray, alt: str) -> Picture:
-    return picture(images[:6, :12], alt)
+def _changes_html(changes: Changes) -> str:
+    charts = [row.chart for row in changes.rows if row.chart is not None]
+    return render("changes.html", title=changes.title, lede=changes.sentence, charts=charts, changes=changes)
 
 
-def _suite_name(run: Run) -> str:
-    suite = run.manifest.get("suite")
-    if isinstance(suite, dict) and suite.get("name"):
-        return str(suite["name"])
-    return run.records[0].suite if run.records else run.folder.name
+Writer = TypeVar("Writer")
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
-    """Dataset, device, date and size of the run, as (term, description)."""
-    facts: list[tuple[str, str]] = []
-    if run.records:
-        data = run.records[0].dataset
-        channels, height, width = data.shape
-        facts.append(("Dataset", f"{data.name} · {channels} × {height} × {width}, {data.levels} levels"))
-        facts.append(("Split", f"{data.train:,} train · {data.validation:,} validation · {data.test:,} test"))
-        facts.append(("Fingerprint", data.fingerprint[:12]))
-        models = sum(not record.control for record in run.records)
-        facts.append(("Rows", f"{models} models · {len(run.records) - models} controls"))
-    devices = dict.fromkeys(_device(record) for record in run.records)
-    facts.append(("Device", ", ".join(device for device in devices if device) or "not recorded"))
-    created = [str(run.manifest.get("finished") or ""), *sorted((r.created for r in run.records), reverse=True)]
-    date = next((text for text in created if text), "")
-    facts.append(("Date", date[:16].replace("T", " ") + " UTC" if date else "not recorded"))
-    command = run.manifest.get("command")
-    if command:
-        facts.append(("Command", " ".join(map(str, command)) if isinstance(command, list) else str(command)))
-    return facts
+def _format(out: Path, writers: Mapping[str, Writer]) -> Writer:
+    """The writer for the suffix of a file.
 
-
-def _device(record: Record) -> str:
-    """Device, processor and threads, as far as the record knows them."""
-    known = record.environment
-    threads = known.get("threads", record.timing.threads if record.timing else None)
-    parts = [
-        str(known.get("device") or (record.timing.device if record.timing else "")),
-        str(known.get("cpu") or ""),
-        "" if threads is None else f"{threads} thread" + ("s" if threads != 1 else ""),
-    ]
-    return " · ".join(part for part in parts if part)
-
-
-def _split_seconds(seconds: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
-    """Elapsed time by phase (entries named ``"... (wall)"``), and time spent in processes by stage."""
-    wall = " (wall)"
-    elapsed = {name.removesuffix(wall): value for name, value in seconds.items() if name.endswith(wall)}
-    return elapsed, {name: value for name, value in seconds.items() if not name.endswith(wall)}
-
-
-def _remarks(records: Sequence[Record], names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(metric, remark, rows) of every value that is missing for a reason or comes with a warning."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    titles = {(c.name, c.extractor): c.title for c in columns(records)}
-    for record, name in zip(records, names, strict=True):
-        for metric in record.metrics:
-            remarks = [str(note) for note in _listed(metric.provenance.get("notes"))]
-            if metric.status != "ok":
-                remarks.append(f"{metric.status.replace('_', ' ')}: {metric.reason}")
-            for remark in remarks:
-                rows.setdefault((titles[metric.name, metric.extractor], remark), []).append(name)
-    return [(title, reason, ", ".join(found)) for (title, reason), found in rows.items()]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
-
-
-def _shared_environment(records: Sequence[Record]) -> dict[str, Any]:
-    """Entries of the environment that all records share."""
-    if not records:
-        return {}
-    first = records[0].environment
-    return {key: value for key, value in first.items() if all(r.environment.get(key) == value for r in records)}
-
-
-def _making(record: Record, name: str, shared: dict[str, Any]) -> dict[str, Any]:
-    """How one row was made: settings, training, timing, keys, and the passport of each metric."""
-    training = record.training.model_dump(exclude={"curves"}) if record.training else None
-    metrics = [
-        {
-            "title": f"{column.title}",
-            "estimator": metric.estimator,
-            "value": "–" if metric.value is None else f"{metric.value:.6g} {interval_text(metric)}".strip(),
-            "n": metric.n,
-            "comparable": _flat(metric.comparable),
-            "provenance": _flat(metric.provenance),
-        }
-        for column in columns([record])
-        for metric in record.metrics
-        if (metric.name, metric.extractor) == (column.name, column.extractor)
-    ]
-    parts = {
-        "Config": record.config,
-        "Training": training,
-        "Timing": record.timing.model_dump() if record.timing else None,
-        "Environment of this row alone": {k: v for k, v in record.environment.items() if k not in shared},
-        "Keys": record.keys,
-    }
-    return {
-        "label": name,
-        "record": record,
-        "parts": [(title, _pretty(value)) for title, value in parts.items() if value],
-        "metrics": metrics,
-    }
-
-
-def _flat(values: dict[str, Any]) -> str:
-    texts = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in values.items()}
-    return "; ".join(f"{key}: {text}" for key, text in texts.items())
+    Raises:
+        UsageError: it has none.
+    """
+    suffix = Path(out).suffix.lower()
+    if suffix not in writers:
+        raise UsageError(f"{out}: a report is written as {', '.join(writers)}, not as '{suffix or 'no suffix'}'.")
+    return writers[suffix]

@@ -46,7 +46,8 @@ def family_colours(records: Sequence[Record]) -> dict[str, int]:
     return {family: i % COLOURS for i, family in enumerate(families)}
 
 
-def _axis(title: str, **more: Any) -> dict[str, Any]:
+def axis_of(title: str, **more: Any) -> dict[str, Any]:
+    """An axis in the page's style."""
     return {
         "title": {"text": title, "font": {"size": 12}, "standoff": 8},
         "gridcolor": "--grid",
@@ -59,7 +60,8 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _layout(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+def layout_of(height: int, x: dict[str, Any], y: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A layout in the page's style, without a legend."""
     return {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
@@ -102,9 +104,9 @@ def tradeoff(
     shapes = [] if level is None else [_level_line(level)]
     notes = [] if level is None else [_level_note(level, logarithmic)]
     margin = {"l": 8, "r": 12 if level is None else 40, "t": 12, "b": 8}
-    y_axis = _axis(f"{quality.title} {quality.arrow}".strip(), range=y_range)
+    y_axis = axis_of(f"{quality.title} {quality.arrow}".strip(), range=y_range)
     y_axis |= _LOG if logarithmic else {"nticks": 7}
-    layout = _layout(380, _axis(_x_title(x_name), range=x_range, **_LOG), y_axis, shapes=shapes, annotations=notes)
+    layout = layout_of(380, axis_of(_x_title(x_name), range=x_range, **_LOG), y_axis, shapes=shapes, annotations=notes)
     title = f"{quality.title} against {_x_title(x_name).lower()}"
     order = sorted(points, key=lambda p: _number(p[3]), reverse=bool(quality.higher_is_better))
     words = ", ".join(f"{label} {value_text(y)}" for _, label, _, y in order)
@@ -225,12 +227,12 @@ def training_chart(record: Record, label: str, number: int, index: int) -> Chart
         for i, name in enumerate(names):
             data.append({**_curve_trace(name, curves[name], number, i, axis), "showlegend": len(names) > 1})
         if panel == 1:
-            more["yaxis2"] = _axis(_panel_title(names), domain=[0, 0.44], nticks=5)
+            more["yaxis2"] = axis_of(_panel_title(names), domain=[0, 0.44], nticks=5)
     if any(len(names) > 1 for names in panels):
         more["showlegend"] = True
         more["legend"] = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}}
-    top = _axis(_panel_title(panels[0]), domain=[0.56, 1] if len(panels) > 1 else [0, 1], nticks=5)
-    x_axis = _axis("Step", anchor="y2" if len(panels) > 1 else "y", nticks=6)
+    top = axis_of(_panel_title(panels[0]), domain=[0.56, 1] if len(panels) > 1 else [0, 1], nticks=5)
+    x_axis = axis_of("Step", anchor="y2" if len(panels) > 1 else "y", nticks=6)
     best = None if record.training is None else record.training.best_step
     if best is not None:
         line = {"color": "--muted", "width": 1, "dash": "dot"}
@@ -238,7 +240,7 @@ def training_chart(record: Record, label: str, number: int, index: int) -> Chart
     height = 300
     alt = f"Training of {label}: " + ", ".join(_curve_words(name, curve) for name, curve in curves.items())
     alt += "" if best is None else f"; best validation at step {best}"
-    return Chart(f"chart-training-{index}", label, alt + ".", height, data, _layout(height, x_axis, top, **more))
+    return Chart(f"chart-training-{index}", label, alt + ".", height, data, layout_of(height, x_axis, top, **more))
 
 
 def _panel_title(names: Sequence[str]) -> str:
@@ -250,12 +252,13 @@ def _joined(names: Sequence[str]) -> str:
     return ", ".join(name.replace("_", " ") for name in names[:2]) + (", …" if len(names) > 2 else "")
 
 
-def _finite(curve: Curve) -> list[float | None]:
+def finite(curve: Curve) -> list[float | None]:
+    """A curve's values, None where one is not finite."""
     return [value if value is not None and math.isfinite(value) else None for value in curve.value]
 
 
 def _curve_words(name: str, curve: Curve) -> str:
-    known = [value for value in _finite(curve) if value is not None]
+    known = [value for value in finite(curve) if value is not None]
     if not known:
         return f"{name} without values"
     return f"{name.replace('_', ' ')} from {known[0]:.4g} to {known[-1]:.4g}"
@@ -268,7 +271,7 @@ def _curve_trace(name: str, curve: Curve, number: int, i: int, axis: str) -> dic
         "mode": "lines" if len(curve.step) > 40 else "lines+markers",
         "name": shown,
         "x": curve.step,
-        "y": _finite(curve),
+        "y": finite(curve),
         "yaxis": f"y{axis}",
         "line": {
             "color": f"--c{number}" if i == 0 else "--muted",
@@ -296,12 +299,12 @@ def time_chart(seconds: Mapping[str, float]) -> Chart | None:
     stages = list(dict.fromkeys(part for parts in cells.values() for part in parts))
     data = [_time_bars(stage, i, cells) for i, stage in enumerate(stages)]
     height = 80 + 26 * len(cells)
-    x_axis = _axis("Seconds", range=[0, 1.15 * max(*totals.values(), 1e-9)], nticks=6)
-    y_axis = _axis("", autorange="reversed", type="category", showgrid=False, ticksuffix="  ")
+    x_axis = axis_of("Seconds", range=[0, 1.15 * max(*totals.values(), 1e-9)], nticks=6)
+    y_axis = axis_of("", autorange="reversed", type="category", showgrid=False, ticksuffix="  ")
     notes = [_bar_total(html.escape(bar), total) for bar, total in totals.items()]
     legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"}
     more = {"barmode": "stack", "bargap": 0.35, "annotations": notes, "legend": legend}
-    layout = _layout(height, x_axis, y_axis, **more) | {"showlegend": len(stages) > 1}
+    layout = layout_of(height, x_axis, y_axis, **more) | {"showlegend": len(stages) > 1}
     words = ", ".join(f"{bar} {format_seconds(total)}" for bar, total in totals.items())
     return Chart("chart-time", "Where the time went", f"Time: {words}.", height, data, layout)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genbench.record import Record
 from genbench.report.audit import audit, catches, listing
-from genbench.report.tables import CEILING, Column, column_standing, columns, interval_text, labels, value_text
+from genbench.report.tables import CEILING, Column, column_standing, columns, interval_text, value_text
 
 KEY_FIGURES = (
     ("fid", "Lowest FID", ""),
@@ -27,9 +27,8 @@ class KeyFigure:
     note: str
 
 
-def key_figures(records: Sequence[Record]) -> list[KeyFigure]:
-    """The best model in a few metrics, with its interval and the rows that tie with it."""
-    names = labels(records)
+def key_figures(records: Sequence[Record], names: Sequence[str]) -> list[KeyFigure]:
+    """The best model in a few metrics, with its interval and the rows that tie with it. names: of the records."""
     figures = []
     for metric_name, title, unit in KEY_FIGURES:
         for column in [c for c in columns(records) if c.name == metric_name][:1]:
@@ -44,10 +43,10 @@ def key_figures(records: Sequence[Record]) -> list[KeyFigure]:
     return figures
 
 
-def sentence(records: Sequence[Record]) -> str:
+def sentence(records: Sequence[Record], names: Sequence[str]) -> str:
     """One sentence: who leads in FID and in bits/dim, what was memorised, what the audit missed, what failed."""
-    parts = [*_leaders(records), *_memorised(records)]
-    audited = audit(records)
+    parts = [*_leaders(records, names), *_memorised(records, names)]
+    audited = audit(records, names)
     if audited is not None:
         if audited.missed:
             parts.append(f"in the audit {listing(audited.missed)}")
@@ -55,7 +54,7 @@ def sentence(records: Sequence[Record]) -> str:
             parts.append(f"the audit could not test {listing(audited.untested)}")
         elif audited.made:
             parts.append("every control was caught by the metrics that had to catch it")
-    failed = [label for record, label in zip(records, labels(records)) if record.status == "failed"]
+    failed = [label for record, label in zip(records, names, strict=True) if record.status == "failed"]
     if failed:
         parts.append(f"{listing(failed)} failed")
     models = sum(not record.control for record in records)
@@ -63,8 +62,7 @@ def sentence(records: Sequence[Record]) -> str:
     return f"{among}, {'; '.join(parts)}." if parts else "Nothing was measured."
 
 
-def _leaders(records: Sequence[Record]) -> list[str]:
-    names = labels(records)
+def _leaders(records: Sequence[Record], names: Sequence[str]) -> list[str]:
     parts = []
     for name, words in (("fid", "the lowest {}"), ("bits_per_dim", "the fewest {}")):
         for column in [c for c in columns(records) if c.name == name][:1]:
@@ -88,12 +86,16 @@ def _ceiling(records: Sequence[Record], column: Column) -> str:
     return ""
 
 
-def _memorised(records: Sequence[Record]) -> list[str]:
-    measured = [(r, m) for r in records if not r.control and (m := r.find("memorised_share")) and m.value is not None]
+def _memorised(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+    measured = [
+        (name, m)
+        for r, name in zip(records, names, strict=True)
+        if not r.control and (m := r.find("memorised_share")) and m.value is not None
+    ]
     if not measured:
         return []
     ceiling = next((r.find("memorised_share") for r in records if r.control and r.model == CEILING), None)
-    flagged = [record.row for record, metric in measured if catches(metric, ceiling)]
+    flagged = [name for name, metric in measured if catches(metric, ceiling)]
     if not flagged:
         return ["no model seems to memorise"]
     return [f"{listing(flagged)} {'shows' if len(flagged) == 1 else 'show'} signs of memorised training images"]

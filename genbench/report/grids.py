@@ -6,12 +6,20 @@ import base64
 import io
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from genbench.errors import DataError
+
 TILE = 32
 """Side in pixels up to which small images are enlarged; large ones are shrunk to four times it."""
+
+MAX_BYTES = 256 * 1024
+"""Of a stored picture: a page of many rows cannot hold large ones."""
+PNG = b"\x89PNG\r\n\x1a\n"
+_URI = "data:image/png;base64,"
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,26 @@ class Picture:
     width: int
     height: int
     alt: str
+
+    @property
+    def png(self) -> bytes:
+        """The image as a file."""
+        return base64.b64decode(self.uri.removeprefix(_URI))
+
+
+def read_picture(path: Path, alt: str) -> Picture:
+    """A stored picture.
+
+    Raises:
+        DataError: no PNG, or a large one.
+    """
+    image = Path(path).read_bytes()
+    if not image.startswith(PNG) or len(image) > MAX_BYTES:
+        raise DataError(
+            f"{path}: {len(image) // 1024} KiB, expected a PNG of at most {MAX_BYTES // 1024} KiB. Make it anew."
+        )
+    width, height = int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")
+    return Picture(_URI + base64.b64encode(image).decode("ascii"), width, height, alt)
 
 
 def mosaic(images: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -54,7 +82,7 @@ def png_uri(pixels: np.ndarray) -> str:
     """(H, W, 2) grey or (H, W, 4) colour with alpha, uint8, to a ``data:`` URI."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=4)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _URI + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def picture(images: np.ndarray, alt: str, gap: int = 2) -> Picture:

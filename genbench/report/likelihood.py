@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from genbench.record import MetricResult, Record
 from genbench.report.names import DASH, LIKELIHOODS, display, format_measured, mark
+from genbench.report.sheet import Sheet
 
 KIND_LABELS = {"exact": "exact", "upper_bound": "bound", "estimate": "estimate"}
 """Kinds of -log P, in the order of the table, in one word each."""
@@ -114,3 +115,17 @@ def _cell(metrics: Sequence[MetricResult], column: tuple[str, str]) -> Likelihoo
         return LikelihoodCell(failed=metric.reason or "failed")
     value, interval = format_measured(metric.name, metric.value, metric.ci95)
     return LikelihoodCell(f"{mark(metric.name, metric.kind)} {value}".strip(), interval)
+
+
+def likelihood_sheet(found: LikelihoodTable) -> Sheet:
+    """The likelihoods as a table, one column an estimator, its kind in the head."""
+    heads = [f"{HEADINGS[kind]}: {estimator}".replace("Exact: exact", "Exact") for kind, estimator in found.columns]
+    rows = [
+        [row.label, *(f"no number: {c.failed}" if c.failed else f"{c.text} {c.interval}".strip() for c in row.cells)]
+        for row in found.rows
+    ]
+    note = (
+        "Of the test images; lower is better. What is exact stands apart from bounds (the truth is at or below them)\n"
+        "and from estimates (which may err to either side). Intervals are 95 % over test images."
+    )
+    return Sheet(f"{found.title}, by kind", ["System", *heads], rows, 1, note)

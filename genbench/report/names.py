@@ -184,6 +184,12 @@ def format_measured(name: str, value: float, ci95: tuple[float, float] | None) -
     return shown, f"[{low}, {high}]"
 
 
+def difference_text(name: str, value: float, ci95: tuple[float, float] | None) -> tuple[str, str]:
+    """A difference of two values of a metric and its interval as text, with a sign: ``"+1.2"``, ``"[0.8, 1.6]"``."""
+    shown, interval = format_measured(name, value, ci95)
+    return (f"+{shown}" if value > 0 and any(digit in shown for digit in "123456789") else shown), interval
+
+
 def format_seconds(value: float) -> str:
     """Seconds with a fitting unit: ``"3.20 ms"``, ``"12.3 s"``, ``"4 min 05 s"``."""
     if abs(value) < 1e-3:

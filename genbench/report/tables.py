@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +16,7 @@ from genbench.files import write_text
 from genbench.record import MetricResult, Record
 from genbench.report.likelihood import kind_note
 from genbench.report.load import read_run
+from genbench.report.markup import plain
 from genbench.report.names import (
     DASH,
     GROUPS,
@@ -31,6 +31,8 @@ from genbench.report.names import (
     metric_name,
 )
 from genbench.report.ranking import Standing, exceeds_expected, expected_share, standing
+from genbench.report.seeds import pooled_seeds
+from genbench.report.sheet import Bold, Sheet, markdown
 
 MAIN_COLUMNS = (
     "fid",
@@ -182,13 +184,13 @@ def column_standing(records: Sequence[Record], column: Column) -> Standing:
     return standing(metrics)
 
 
-def compare(records: Sequence[Record]) -> Comparison:
-    """The comparative table of ``records``."""
+def compare(records: Sequence[Record], names: Sequence[str] | None = None) -> Comparison:
+    """The comparative table of ``records``. names: of the rows, by default their `labels`."""
     shown = columns(records)
     standings = [column_standing(records, column) for column in shown]
     models: list[TableRow] = []
     controls: list[TableRow] = []
-    for position, (record, label) in enumerate(zip(records, labels(records), strict=True)):
+    for position, (record, label) in enumerate(zip(records, names or labels(records), strict=True)):
         row = TableRow(label, record)
         if record.status == "ok":
             row.cells.extend(_cell(column.of(record), s, str(position)) for column, s in zip(shown, standings))
@@ -215,12 +217,16 @@ def _cell(metric: MetricResult | None, rank: Standing, key: str) -> Cell:
         state = "failed" if metric.status == "failed" else "dash"
         return Cell(state, "failed" if state == "failed" else DASH, title=metric.reason or "")
     expected = expected_share(metric) if metric.name == UNRANKED else None
-    note = kind_note(metric) if metric_name(metric.name).group == "likelihood" else ""
+    notes = [kind_note(metric)] if metric_name(metric.name).group == "likelihood" else []
+    if expected is not None:
+        notes.append(f"expected {format_value(metric.name, expected)}")
+    if (seeds := pooled_seeds(metric)) > 1:
+        notes.append(f"mean of {seeds} seeds")
     return Cell(
         "ok",
         value_text(metric),
         interval=interval_text(metric),
-        note=note if expected is None else f"expected {format_value(metric.name, expected)}",
+        note=" · ".join(notes),
         title=_passport(metric),
         sort=repr(metric.value),
         best=key in rank.best,
@@ -274,6 +280,11 @@ def summary_frame(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every text, heads too, kept from being a formula in a spreadsheet."""
+    return frame.rename(columns=plain).map(lambda value: plain(value) if isinstance(value, str) else value)
+
+
 def write_summary(run_dir: Path) -> tuple[Path, Path]:
     """Write ``summary.csv`` (every metric) and ``summary.md`` (the main ones) of a run; returns their paths.
 
@@ -283,7 +294,7 @@ def write_summary(run_dir: Path) -> tuple[Path, Path]:
     run_dir = Path(run_dir)
     records = read_run(run_dir).records
     csv, markdown = run_dir / "summary.csv", run_dir / "summary.md"
-    write_text(csv, summary_frame(records).to_csv(index=False))
+    write_text(csv, plain_frame(summary_frame(records)).to_csv(index=False))
     write_text(markdown, summary_markdown(records))
     return csv, markdown
 
@@ -293,42 +304,34 @@ def main_columns(comparison: Comparison) -> list[int]:
     return [i for name in MAIN_COLUMNS for i, column in enumerate(comparison.columns) if column.name == name]
 
 
+LEGEND = (
+    "Brackets hold 95 % intervals; bold: best model; ≈: cannot be told from the best; ≤ and ≥: bounds; "
+    "~: estimated likelihood; ‡: measured in another way, not ranked."
+)
+
+
 def summary_markdown(records: Sequence[Record]) -> str:
     """The main columns as Markdown: best model in bold, ties with it marked ≈, intervals in brackets."""
-    comparison = compare(records)
+    return markdown(replace(comparison_sheet(compare(records)), title="")) + "\n"
+
+
+def comparison_sheet(comparison: Comparison) -> Sheet:
+    """The main columns as a table."""
     chosen = main_columns(comparison)
     heads = ["row", *(f"{comparison.columns[i].title} {comparison.columns[i].arrow}".strip() for i in chosen)]
-    lines = [_markdown_line(heads), "|" + " --- |" + " ---: |" * len(chosen)]
+    lines = []
     for section, rows in comparison.sections:
         for row in rows:
             name = row.label if section == "Models" else f"{row.label} (control)"
-            if row.reason is not None:
-                cells = [f"failed: {row.reason}", *[""] * (len(chosen) - 1)] if chosen else []
-                lines.append(_markdown_line([name, *cells]))
-                continue
-            lines.append(_markdown_line([name, *(_markdown_cell(row.cells[i]) for i in chosen)], raw_from=1))
-    legend = (
-        "Brackets hold 95 % intervals; bold: best model; ≈: cannot be told from the best; ≤ and ≥: bounds; "
-        "~: estimated likelihood; ‡: measured in another way, not ranked."
-    )
-    return "\n".join([*lines, "", legend, ""])
+            cells = [_sheet_cell(row.cells[i]) for i in chosen] if row.reason is None else [f"failed: {row.reason}"]
+            lines.append([name, *cells, *[""] * (len(chosen) - len(cells))])
+    return Sheet("Comparison", heads, lines, 1, LEGEND)
 
 
-def _markdown_cell(cell: Cell) -> str:
-    body = f"**{_markdown_text(cell.text)}**" if cell.best else _markdown_text(cell.text)
-    tail = " ".join(part for part in (cell.interval, cell.note) if part)
+def _sheet_cell(cell: Cell) -> str:
     suffix = (" ≈" if cell.tied else "") + (" ‡" if cell.outside else "")
-    return f"{body}{suffix} {_markdown_text(tail)}".strip()
-
-
-def _markdown_line(cells: Sequence[str], raw_from: int | None = None) -> str:
-    escaped = [c if raw_from is not None and i >= raw_from else _markdown_text(c) for i, c in enumerate(cells)]
-    return "| " + " | ".join(escaped) + " |"
-
-
-def _markdown_text(text: str) -> str:
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_|\[\]])", r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;"))
+    text = " ".join(part for part in (cell.text + suffix, cell.interval, cell.note) if part)
+    return Bold(text) if cell.best else text
 
 
 def terminal_table(records: Sequence[Record], width: int | None = None) -> Table:

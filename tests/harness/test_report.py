@@ -148,7 +148,7 @@ def test_code_in_an_array_file_does_not_run(run):
 def test_without_records_samples_or_gallery_there_is_still_a_report(run):
     for folder in ("samples", "gallery", "records"):
         shutil.rmtree(run / folder)
-        assert "Notes on this run" in html(run)
+        assert 'class="notes"' in html(run)
     assert "There is no record to compare." in html(run)
 
 

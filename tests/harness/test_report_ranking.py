@@ -10,7 +10,7 @@ from genbench.report.findings import sentence
 from genbench.report.names import arrow, display, format_measured, format_seconds, format_value, mark, significant
 from genbench.report.placement import place
 from genbench.report.ranking import difference_interval, exceeds_expected, is_tie, is_worse, standing
-from genbench.report.tables import compare
+from genbench.report.tables import compare, labels
 
 
 def test_difference_interval_of_symmetric_estimates_adds_half_widths_in_quadrature():
@@ -97,14 +97,13 @@ def control(name, *values):
 
 
 def test_audit_matrix_and_missed_catches():
-    found = audit(
-        [
-            control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01),
-            control("memoriser", 2.0, 0.01, 9.1, 0.99, 0.95, 1.0),
-            control("noise", 764.0, 19.0, 1.3, 0.9, 0.0, 0.0),
-            record("vae", quality(24, 0.3, 7, 0.8, 0.7, 0)),
-        ]
-    )
+    rows = [
+        control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01),
+        control("memoriser", 2.0, 0.01, 9.1, 0.99, 0.95, 1.0),
+        control("noise", 764.0, 19.0, 1.3, 0.9, 0.0, 0.0),
+        record("vae", quality(24, 0.3, 7, 0.8, 0.7, 0)),
+    ]
+    found = audit(rows, labels(rows))
     verdicts = {c.name: [f.verdict for f in c.findings] for c in found.controls}
     names = [column.name for column in found.columns]
     assert verdicts["memoriser"][names.index("memorised_share")] == "caught"
@@ -127,14 +126,14 @@ def test_audit_needs_equal_measurements_and_values():
 def test_audit_says_what_it_could_not_test():
     rows = [control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01)]
     rows.append(record("noise", [absent("fid", "no features"), metric("ssim_pairwise", 0.5, 0.01)], control=True))
-    found = audit(rows)
+    found = audit(rows, labels(rows))
     assert (found.made, found.untested, found.missed) == (0, ["FID"], [])
-    assert "could not test FID" in sentence(rows)
+    assert "could not test FID" in sentence(rows, labels(rows))
 
 
 def test_no_audit_without_controls():
-    assert audit([record("vae", quality(24, 0.3, 7, 0.8, 0.7, 0))]) is None
-    assert audit([control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01)]) is None
+    assert audit([record("vae", quality(24, 0.3, 7, 0.8, 0.7, 0))], ["vae"]) is None
+    assert audit([control("test_split", 12.0, 0.1, 8.9, 0.9, 0.9, 0.01)], ["test_split"]) is None
 
 
 def test_listing():

@@ -10,9 +10,9 @@ from board_records import HOSTILE, SHIPPED, board_folder, fid, metric, row, ship
 from genbench.errors import UsageError
 from genbench.leaderboard import build as building
 from genbench.leaderboard.build import build, leaderboards
-from genbench.leaderboard.markdown import escape
-from genbench.leaderboard.sheets import latex, plain, rank_text
+from genbench.leaderboard.sheets import rank_text
 from genbench.record import MetricResult
+from genbench.report.markup import escape, latex, plain
 
 MADE = ("README.md", "index.html", "table.csv", "table.tex")
 NASTY = r"""

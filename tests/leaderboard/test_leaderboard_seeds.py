@@ -6,8 +6,8 @@ import pytest
 from board_records import fid, metric, row
 from scipy import stats
 
-from genbench.leaderboard.seeds import group_of, mean_of_seeds, pool, quoted
 from genbench.record import MetricResult
+from genbench.report.seeds import group_of, mean_of_seeds, pool, quoted
 
 
 def pooled(*metrics, name="fid", extractor="digits-cnn"):

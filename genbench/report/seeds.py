@@ -63,7 +63,46 @@ def pool(records: Sequence[Record], name: str, extractor: str | None) -> Pooled 
             name=name, value=None, status="failed", reason=f"the row failed: {next(iter(reasons), '')}"
         )
         return Pooled(failed, {}) if reasons else Pooled(found[0], {}) if found else None
-    first = whole[0]
+    return _pool_like(records, whole[0])
+
+
+def pooled_record(records: Sequence[Record]) -> Record:
+    """The seeds of a row as one record: the first that succeeded, with the means of its metrics over all seeds.
+
+    Every estimator of a metric is pooled by itself. Curves, timing and keys are the first seed's.
+    """
+    first = next((record for record in records if record.status == "ok"), records[0])
+    if len(records) == 1:
+        return first
+    wanted: dict[tuple[str, str, str | None], MetricResult] = {}
+    for record in (first, *records):
+        for metric in record.metrics:
+            key = (metric.name, metric.estimator, metric.extractor)
+            if key not in wanted or (wanted[key].value is None and metric.value is not None):
+                wanted[key] = metric
+    metrics = [metric if metric.value is None else _told(_pool_like(records, metric)) for metric in wanted.values()]
+    return first.model_copy(update={"metrics": metrics})
+
+
+def pooled_seeds(metric: MetricResult) -> int:
+    """How many seeds a metric of a `pooled_record` is the mean of; 0 of one that was not pooled."""
+    seeds = metric.provenance.get("seeds")
+    return sum(value is not None for value in seeds.values()) if isinstance(seeds, dict) else 0
+
+
+def _told(pooled: Pooled) -> MetricResult:
+    """The mean, with its seeds and what is to be said of them in its provenance."""
+    provenance = dict(pooled.metric.provenance)
+    provenance["seeds"] = {str(seed): value for seed, value in pooled.values.items()}
+    if len([value for value in pooled.values.values() if value is not None]) > 1:
+        provenance["interval"] = "mean of seeds: Student t from their spread, or their own intervals where wider"
+    if pooled.note:
+        provenance["notes"] = [*provenance.get("notes", []), pooled.note]
+    return pooled.metric.model_copy(update={"provenance": provenance})
+
+
+def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
+    """The records' results that are measured like ``first``, as one; the note names the others."""
     used: list[MetricResult] = []
     values: dict[int, float | None] = {}
     notes: list[str] = []

@@ -1,0 +1,131 @@
+"""Differences of rows from a baseline row, each with its interval and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from genbench.check.collect import Entry
+from genbench.check.evidence import Identity, evidence, first_unlike, measurements
+from genbench.errors import unknown
+from genbench.report.names import DASH, difference_text
+from genbench.report.rows import Row
+from genbench.report.tables import UNRANKED, Column, columns
+
+Verdict = Literal["better", "worse", "same within noise", "different", "equal", "no interval", "not comparable"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of a row minus its baseline's. reason: how the interval was had, or why there is no difference."""
+
+    verdict: Verdict
+    value: float | None = None
+    ci95: tuple[float, float] | None = None
+    text: str = DASH
+    interval: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """A row held against its baseline, one cell a column."""
+
+    label: str
+    against: str
+    row: Row
+    cells: list[Difference]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """title: what the rows are held against. without: labels of rows that have no baseline."""
+
+    title: str
+    columns: list[Column]
+    rows: list[DifferenceRow]
+    without: list[str]
+
+
+def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: Identity) -> Difference:
+    """candidate - baseline in one metric, means over seeds; see `genbench.check.evidence` for its interval."""
+    sides = [measurements(entries, identity) for entries in (baseline, candidate)]
+    missing = [name for name, side in zip(("the baseline", "this row"), sides, strict=True) if not side]
+    if missing:
+        return Difference("not comparable", reason=f"{' and '.join(missing)} has no value of it")
+    unlike = first_unlike([*sides[0], *sides[1]])
+    if unlike is not None:
+        return Difference("not comparable", reason=unlike)
+    metric = sides[0][0][1]
+    found = evidence(sides[0], sides[1])
+    means = [sum(m.value for _, m in side if m.value is not None) / len(side) for side in sides]
+    value = means[1] - means[0] if found is None else found.value
+    ci95 = None if found is None or found.exact else found.ci95
+    text, interval = difference_text(metric.name, value, ci95)
+    reason = "a value without an interval" if found is None else found.method
+    verdict: Verdict = "no interval" if found is None else _verdict(value, ci95, metric.higher_is_better)
+    return Difference(verdict, value, ci95, text, interval, reason)
+
+
+def _verdict(value: float, ci95: tuple[float, float] | None, higher_is_better: bool | None) -> Verdict:
+    if value == 0 and ci95 is None:
+        return "equal"
+    if ci95 is not None and ci95[0] <= 0 <= ci95[1]:
+        return "same within noise"
+    if higher_is_better is None:
+        return "different"
+    return "better" if (value > 0) == higher_is_better else "worse"
+
+
+def differences(rows: Sequence[Row], name: str) -> Differences | None:
+    """Rows held against the row called ``name``, or each against the same row of the source called so; None where
+    neither is among ``rows``.
+    """
+    chosen = [row for row in rows if name in (row.label, row.record.row)]
+    fixed = next((row for row in chosen if row.label == name), chosen[0] if len(chosen) == 1 else None)
+    of_source = {row.record.row: row for row in rows if row.is_from(name)}
+    if fixed is None and not of_source:
+        return None
+    shown = [column for column in columns([row.record for row in rows]) if column.name != UNRANKED]
+    made, without = [], []
+    for row in rows:
+        partner = fixed if fixed is not None else of_source.get(row.record.row)
+        if partner is row or (partner is not None and row.record.status == "failed"):
+            continue
+        if partner is None or partner.record.status == "failed":
+            without.append(row.label)
+            continue
+        cells = [_cell(partner, row, column) for column in shown]
+        made.append(DifferenceRow(row.label, partner.label, row, cells))
+    kept = [i for i in range(len(shown)) if any(row.cells[i].value is not None for row in made)]
+    rows_kept = [DifferenceRow(r.label, r.against, r.row, [r.cells[i] for i in kept]) for r in made]
+    return Differences(name, [shown[i] for i in kept], rows_kept, without)
+
+
+def _cell(baseline: Row, row: Row, column: Column) -> Difference:
+    """By the estimator that the baseline quotes."""
+    metric = column.of(baseline.record)
+    if metric is None or metric.value is None:
+        reason = None if metric is None else metric.reason
+        return Difference("not comparable", reason=reason or "the baseline does not have it")
+    mine = column.of(row.record)
+    if mine is None or mine.value is None:
+        return Difference("not comparable", reason=(mine.reason if mine else None) or "this row does not have it")
+    identity = (metric.name, metric.estimator, metric.extractor)
+    if mine.estimator != metric.estimator and not measurements(row.entries, identity):
+        return Difference("not comparable", reason=f"estimator: {metric.estimator} against {mine.estimator}")
+    return difference(baseline.entries, row.entries, identity)
+
+
+def check_baseline(name: str, suites: Sequence[Sequence[Row]]) -> None:
+    """Refuse a baseline that no suite has.
+
+    Raises:
+        UsageError: ``name`` is neither a row nor a source of any.
+    """
+    if any(differences(rows, name) is not None for rows in suites):
+        return
+    labels = [row.label for rows in suites for row in rows]
+    names = [part.source.name for rows in suites for row in rows for part in row.parts]
+    raise unknown("row or source of the report", name, sorted({*labels, *names}))
