@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def describe_environment(device: torch.device | str, threads: int | None = None) -> dict[str, Any]:
-    """Versions, platform, device and threads, as records keep them."""
+    """Versions, platform, device, threads and commit, as records keep them."""
     device = torch.device(device)
     return {
         "python": platform.python_version(),
@@ -40,4 +43,19 @@ def describe_environment(device: torch.device | str, threads: int | None = None)
         "cpu": cpu_name(),
         "device": device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads() if threads is None else threads,
+        **commit(),
     }
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """``commit``, the full hash of the working folder's git commit, and ``commit_dirty``, whether files that git knows
+    differ from it; nothing outside a repository. Without git the commit that a CI service names is taken."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        named = os.environ.get("GITHUB_SHA") or os.environ.get("CI_COMMIT_SHA")
+        return {"commit": named} if named else {}
+    text = done.stdout.strip()
+    return {"commit": text.removesuffix("-dirty"), "commit_dirty": text.endswith("-dirty")}

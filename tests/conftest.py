@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
-for folder in ("harness", "features"):
+for folder in ("harness", "features", "report"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 

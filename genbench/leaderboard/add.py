@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from genbench.check.collect import Entry, record_files
+from genbench.check.collect import Entry, by_row, record_files
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.result import read_scores
 from genbench.files import atomic_path
-from genbench.leaderboard.folder import RECORDS
+from genbench.leaderboard.folder import GRIDS, RECORDS
 from genbench.leaderboard.rules import problems
 from genbench.record import Record, read_record
+from genbench.report.pictures import write_pictures
+from genbench.report.rows import Part, Row
+from genbench.report.sources import Source, run_source
 
 
 @dataclass(frozen=True)
@@ -140,4 +143,19 @@ def copy(entries: Sequence[Entry], folder: Path) -> list[str]:
             if entry.record.per_image is not None:
                 scores = entry.path.parent / entry.record.per_image.file
                 shutil.copyfile(scores, stack.enter_context(atomic_path(records / f"{stem}.npz")))
+    copy_pictures(entries, Path(folder) / GRIDS)
     return [entry.record.file_stem for entry in entries]
+
+
+def copy_pictures(entries: Sequence[Entry], grids: Path) -> None:
+    """Write the pictures of records from the folder of a run or of a leaderboard; of several seeds the first's."""
+    homes: dict[Path, Source] = {}
+    rows = []
+    for row, found in by_row(entries).items():
+        home = found[0].path.parent.parent
+        if home not in homes:
+            stored = home / GRIDS if (home / GRIDS).is_dir() else None
+            is_run = (home / "run.json").is_file()
+            homes[home] = run_source(home) if is_run else Source(home.name, [], pictures=stored)
+        rows.append(Row(row, found[0].record, (Part(found[0], homes[home]),)))
+    write_pictures(grids, rows)

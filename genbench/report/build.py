@@ -81,9 +81,16 @@ def make_sections(sources: Sequence[Source], baseline: str | None = None) -> lis
     for suite in of_suite:
         rows, notes = joined[suite]
         present = [source for source in of_suite[suite] if source.entries or len(sources) == 1]
-        prefix = "" if len(suites) == 1 else re.sub(r"[^A-Za-z0-9_-]+", "-", suite) + "-"
+        prefix = "" if len(of_suite) == 1 else _prefix(suite, [section.prefix for section in sections])
         sections.append(make_section(suite, rows, present, prefix=prefix, baseline=baseline, notes=notes))
     return sections
+
+
+def _prefix(suite: str, taken: Sequence[str]) -> str:
+    """The suite's name for ids and addresses."""
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", suite).strip("-") or "suite"
+    names = (f"{slug}-", *(f"{slug}-{number}-" for number in range(2, len(taken) + 2)))
+    return next(name for name in names if name not in taken)
 
 
 def to_html(sections: Sequence[Section]) -> str:

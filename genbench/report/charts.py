@@ -19,6 +19,8 @@ from genbench.report.tables import CEILING, Column, interval_text, value_text
 
 COLOURS = 8
 TINTS = 6
+MAX_NAMED = 12
+"""Of more points than these only the Pareto front has names; the others tell theirs when pointed at."""
 Point = tuple[Record, str, MetricResult, MetricResult]
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
 
@@ -99,8 +101,12 @@ def tradeoff(
     level = None if ceiling is None else ceiling.value
     x_range = _padded([math.log10(_number(x)) for _, _, x, _ in points])
     y_range, logarithmic = _quality_range([y for *_, y in points], level)
-    places = place([_share(point, x_range, y_range, logarithmic) for point in points], [p[1] for p in points])
-    data = [_point_trace(point, colours, logarithmic, at) for point, at in zip(points, places, strict=True)]
+    shares = [_share(point, x_range, y_range, logarithmic) for point in points]
+    named = set(range(len(points))) if len(points) <= MAX_NAMED else _front(points, x_name == "images_per_second")
+    places = place(shares, [point[1] if i in named else "" for i, point in enumerate(points)])
+    data = [
+        _point_trace(point, colours, logarithmic, places[i] if i in named else None) for i, point in enumerate(points)
+    ]
     shapes = [] if level is None else [_level_line(level)]
     notes = [] if level is None else [_level_note(level, logarithmic)]
     margin = {"l": 8, "r": 12 if level is None else 40, "t": 12, "b": 8}
@@ -108,6 +114,8 @@ def tradeoff(
     y_axis |= _LOG if logarithmic else {"nticks": 7}
     layout = layout_of(380, axis_of(_x_title(x_name), range=x_range, **_LOG), y_axis, shapes=shapes, annotations=notes)
     title = f"{quality.title} against {_x_title(x_name).lower()}"
+    if len(named) < len(points):
+        title += " (named: the Pareto front)"
     order = sorted(points, key=lambda p: _number(p[3]), reverse=bool(quality.higher_is_better))
     words = ", ".join(f"{label} {value_text(y)}" for _, label, _, y in order)
     alt = f"{title}, best first: {words}."
@@ -136,6 +144,13 @@ def _quality_range(metrics: Sequence[MetricResult], level: float | None) -> tupl
     return _padded(everything, least=0.02 * max(abs(v) for v in everything) or 1.0), False
 
 
+def _front(points: Sequence[Point], more_is_better: bool) -> set[int]:
+    """Positions of the points that no other one is at least as good as in both figures, and better in one."""
+    signs = -1.0 if more_is_better else 1.0, -1.0 if points[0][3].higher_is_better else 1.0
+    values = [(signs[0] * _number(x), signs[1] * _number(y)) for _, _, x, y in points]
+    return {i for i, (a, b) in enumerate(values) if not any(c <= a and d <= b and (c, d) != (a, b) for c, d in values)}
+
+
 def _share(point: Point, x_range: Sequence[float], y_range: Sequence[float], logarithmic: bool) -> tuple[float, float]:
     _, _, x, y = point
     height = math.log10(_number(y)) if logarithmic else _number(y)
@@ -148,7 +163,8 @@ def _x_title(name: str) -> str:
     return titles.get(name, metric_name(name).label)
 
 
-def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, position: str) -> dict[str, Any]:
+def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, position: str | None) -> dict[str, Any]:
+    """A point with its intervals; with its name where that has a position."""
     record, label, x, y = point
     number = colours.get(record.family, 0)
     name, family = html.escape(label), html.escape(record.family)
@@ -156,12 +172,12 @@ def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, po
     hover += f"<br>{metric_name(x.name).label} {value_text(x)} {interval_text(x)}<extra></extra>"
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers" if position is None else "markers+text",
         "name": name,
         "x": [x.value],
         "y": [y.value],
-        "text": [f"  {name}  " if position.startswith("middle") else name],
-        "textposition": position,
+        "text": [f"  {name}  " if position and position.startswith("middle") else name],
+        "textposition": position or "middle right",
         "textfont": {"color": "--text", "size": 12},
         "cliponaxis": False,
         "marker": {

@@ -41,8 +41,8 @@ def read_sources(given: Sequence[str]) -> list[Source]:
     if not given:
         raise UsageError("Give at least one run, folder of records, record, baseline or leaderboard:SUITE.")
     named = [_split(text) for text in given]
-    short = _short_names([path for _, path in named])
-    sources = [_read(name or short[i], path) for i, (name, path) in enumerate(named)]
+    short = iter(_short_names([path for name, path in named if not name]))
+    sources = [_read(name or next(short), path) for name, path in named]
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
@@ -80,7 +80,7 @@ def _split(text: str) -> tuple[str, str]:
 def _short_names(paths: Sequence[str]) -> list[str]:
     """The last parts of the paths, as many as tell them apart."""
     parts = [re.sub(r"/(records|report)$", "", path.rstrip("/")).split("/") for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
+    for length in range(1, max(map(len, parts), default=0) + 1):
         names = ["/".join(one[-length:]) for one in parts]
         if len(set(names)) == len(names):
             return names

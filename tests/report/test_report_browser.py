@@ -70,7 +70,7 @@ def head(name):
 
 
 def wait_sorted(page, name, direction):
-    until(page, f"document.getElementById('sort-status').textContent === 'Sorted by {name}, {direction}.'")
+    until(page, f"document.querySelector('#comparison .sort-status').textContent === 'Sorted by {name}, {direction}.'")
 
 
 def test_the_page_is_quiet_and_asks_nobody(page, address):

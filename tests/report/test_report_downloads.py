@@ -1,0 +1,143 @@
+"""Reports in headless Chromium: figures as SVG and CSV, tables as CSV, several sources, axe-core, phone width."""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from report_fixture import write_run
+from report_runs import row, write_records
+
+from genbench.report import build_report
+from genbench.report.build import write_changes, write_report
+from genbench.report.sources import read_sources
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+AXE = Path(__file__).parents[1] / "leaderboard" / "vendor" / "axe.min.js"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A run's own report, two sources of two suites side by side with differences, and what changed between two."""
+    home = tmp_path_factory.mktemp("pages")
+    run = write_run(home / "run")
+    a = write_records(home / "a", row("vae", 0), row("vae", 1, fid=2.5), row("gan"), scores=True)
+    b = write_records(home / "b", row("vae", 0, fid=4.0, nll=1.9), row("gan", config={"steps": 3}), scores=True)
+    c = write_records(home / "c", row("vae", suite="mnist"))
+    several = write_report(read_sources([str(a), str(b), str(c)]), home / "several.html", baseline="a")
+    changes = write_changes(*read_sources([str(a), str(b)]), home / "changes.html")
+    return {"run": build_report(run), "several": several, "changes": changes}
+
+
+@pytest.fixture
+def opened(browser, pages):
+    made = []
+
+    def opener(name, **options):
+        page = browser.new_page(bypass_csp=False, accept_downloads=True, **options)
+        page.messages, page.asked = [], []
+        page.on("console", lambda message: page.messages.append(message.text))
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.goto(pages[name].as_uri())
+        page.wait_for_selector(".plot .main-svg")
+        made.append(page)
+        return page
+
+    yield opener
+    for page in made:
+        assert page.messages == []
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in page.asked)
+        page.close()
+
+
+def saved(page, selector):
+    """Name and text of the file that a click saves."""
+    with page.expect_download() as download:
+        page.click(selector)
+    return download.value.suggested_filename, Path(download.value.path()).read_text(encoding="utf-8")
+
+
+def test_every_figure_has_both_buttons(opened):
+    for name in ("run", "several", "changes"):
+        page = opened(name)
+        counts = [page.locator(what).count() for what in (".plot", "[data-save=svg]", "[data-save=csv]")]
+        assert counts[0] > 0
+        assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_figure_is_saved_as_svg_that_holds_what_is_shown(opened, scheme):
+    name, text = saved(opened("run", color_scheme=scheme), "[data-save=svg][data-chart=chart-parameters]")
+    root = ElementTree.fromstring(text)
+    assert name == "chart-parameters.svg"
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text") if element.text]
+    assert {"ddpm", "vae", "pixelcnn"} <= {word.strip() for word in words}
+    assert "--c0" not in text
+    grounds = {"light": "rgb(255, 255, 255)", "dark": "rgb(26, 28, 32)"}
+    assert grounds[scheme] in text
+
+
+def test_a_figure_is_saved_as_its_numbers(opened):
+    name, text = saved(opened("run"), "[data-save=csv][data-chart=chart-parameters]")
+    lines = {line["series"]: line for line in csv.DictReader(io.StringIO(text))}
+    assert name == "chart-parameters.csv"
+    assert lines["ddpm"]["x"] == "390000"
+    assert float(lines["ddpm"]["y"]) == 12.9
+    assert float(lines["ddpm"]["y_low"]) == pytest.approx(12.9 - 0.12 * 12.9)
+    assert "<script>alert(1)</script>" in lines
+    curve = saved(opened("run"), "[data-save=csv][data-chart=chart-training-1]")[1]
+    points = [line for line in csv.DictReader(io.StringIO(curve)) if line["series"] == "loss"]
+    assert [line["x"] for line in points][:2] == ["0", "50"]
+    assert points[0]["y"] == ""
+
+
+def test_tables_are_saved_as_csv(opened):
+    page = opened("several")
+    name, text = saved(page, "[data-save=table][data-table=digits-comparison-table]")
+    lines = list(csv.reader(io.StringIO(text)))
+    assert name == "digits-comparison-table.csv"
+    assert len({len(line) for line in lines if line}) == 1
+    found = next(line for line in lines if line[0].startswith("vae · a"))
+    assert found[1].startswith("2.2")
+    text = saved(page, "[data-save=table][data-table=digits-differences-table]")[1]
+    assert "vae · b,vae · a,+1.75" in text
+
+
+def test_sorting_one_suite_leaves_the_other(opened):
+    page = opened("several")
+    page.click("#digits-comparison-table th:has-text('FID') button")
+    page.wait_for_timeout(100)
+    assert page.locator("#digits-comparison .sort-status").text_content() == "Sorted by FID, ascending."
+    assert page.locator("#mnist-comparison .sort-status").text_content() == ""
+
+
+@pytest.mark.parametrize("name", ["run", "several", "changes"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(opened, name, scheme):
+    page = opened(name, color_scheme=scheme)
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]] == []
+
+
+@pytest.mark.parametrize("name", ["several", "changes"])
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_the_page_never_scrolls_sideways_on_small_screens(opened, name, width):
+    page = opened(name, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    page.wait_for_timeout(150)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
