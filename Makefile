@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint benchmark wheel clean
+.PHONY: run test lint benchmark reports wheel clean
 
 run: $(VENV)/.installed
 	$(BIN)/genbench run --suite digits
@@ -19,6 +19,12 @@ lint: $(VENV)/.installed-test
 
 benchmark: $(VENV)/.installed-test
 	$(BIN)/pytest tests/benchmarks --benchmark-only
+
+# The reports of the reference runs, made again from the records and pictures of the leaderboards.
+reports: $(VENV)/.installed
+	for suite in $(notdir $(patsubst %/records,%,$(wildcard leaderboards/*/records))); do \
+	  $(BIN)/genbench report leaderboard:$$suite --out reports/$$suite/index.html || exit 1; \
+	done
 
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --wheel

@@ -30,6 +30,7 @@ def update(source: str, folder: Path, reason: str, author: str | None, models: s
     """Accept a run's records as the baseline, with reason and author; review the change as a diff of baseline.json."""
     from genbench.check.baseline import choose, update_baseline
     from genbench.check.collect import by_row, read_entries
+    from genbench.check.render import one_line
 
     names = [part.strip() for part in models.split(",") if part.strip()]
     entries = choose(read_entries(source), names)
@@ -41,6 +42,11 @@ def update(source: str, folder: Path, reason: str, author: str | None, models: s
             f"One seed of {', '.join(single)}: how much training varies with its seed is not known, and a check may "
             "call another seed worse. Run the suite with --seed 0,1,2 to have it measured."
         )
+    for entry in entries:
+        for metric in entry.record.metrics:
+            if metric.status == "failed":
+                told = f"{entry.record.file_stem} has no {metric.name} ({metric.reason}): no check will ask for it."
+                click.echo(one_line(told))
     return 0
 
 

@@ -64,11 +64,11 @@ def _write(
     sources: tuple[str, ...], out: Path, baseline: str | None, models: list[str], diff: bool, series: str | None
 ) -> Path:
     from genbench.errors import UsageError
-    from genbench.report.build import write_changes, write_report
+    from genbench.report.build import write_changes, write_report, write_series
     from genbench.report.sources import read_sources
 
     if series is not None:
-        raise UsageError("not yet")
+        return write_series(sources, series, out, rows=models)
     found = read_sources(sources)
     if diff:
         if len(found) != 2:

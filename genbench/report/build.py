@@ -16,6 +16,8 @@ from genbench.report.differences import check_baseline
 from genbench.report.page import render
 from genbench.report.rows import join_rows
 from genbench.report.section import Section, make_section
+from genbench.report.series import read_series
+from genbench.report.series_report import series_html, series_text
 from genbench.report.sources import Source, run_source
 from genbench.report.text import changes_text, sections_csv, sections_text
 
@@ -64,6 +66,18 @@ def write_changes(a: Source, b: Source, out: Path, *, models: Sequence[str] = ()
     return out
 
 
+def write_series(folders: Sequence[str], metric: str, out: Path, *, rows: Sequence[str] = ()) -> Path:
+    """Write a metric over the commits of folders of dated records, with its steps; returns ``out``.
+
+    Raises:
+        UsageError: an unknown suffix, metric or row, or fewer than two points.
+    """
+    texts = {suffix: series_text(suffix) for suffix in (".md", ".tex", ".csv")}
+    write = _format(out, {".html": series_html, **texts})
+    write_text(out, write(read_series(folders, metric, rows=rows or None)))
+    return out
+
+
 def make_sections(sources: Sequence[Source], baseline: str | None = None) -> list[Section]:
     """A section for each suite of the records, in order of appearance.
 
@@ -77,7 +91,7 @@ def make_sections(sources: Sequence[Source], baseline: str | None = None) -> lis
     joined = {suite: join_rows(found) for suite, found in of_suite.items()}
     if baseline is not None:
         check_baseline(baseline, [rows for rows, _ in joined.values()])
-    sections = []
+    sections: list[Section] = []
     for suite in of_suite:
         rows, notes = joined[suite]
         present = [source for source in of_suite[suite] if source.entries or len(sources) == 1]

@@ -11,7 +11,7 @@ from report_fixture import write_run
 from report_runs import row, write_records
 
 from genbench.report import build_report
-from genbench.report.build import write_changes, write_report
+from genbench.report.build import write_changes, write_report, write_series
 from genbench.report.sources import read_sources
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -38,7 +38,11 @@ def pages(tmp_path_factory):
     c = write_records(home / "c", row("vae", suite="mnist"))
     several = write_report(read_sources([str(a), str(b), str(c)]), home / "several.html", baseline="a")
     changes = write_changes(*read_sources([str(a), str(b)]), home / "changes.html")
-    return {"run": build_report(run), "several": several, "changes": changes}
+    for day, fid in enumerate((2.0, 2.1, 1.9, 2.0, 9.0), start=1):
+        created = f"2026-11-0{day}T03:00:00+00:00"
+        write_records(home / "history" / f"day-{day}", row("vae", fid=fid, created=created))
+    series = write_series([str(home / "history")], "fid", home / "series.html")
+    return {"run": build_report(run), "several": several, "changes": changes, "series": series}
 
 
 @pytest.fixture
@@ -71,7 +75,7 @@ def saved(page, selector):
 
 
 def test_every_figure_has_both_buttons(opened):
-    for name in ("run", "several", "changes"):
+    for name in ("run", "several", "changes", "series"):
         page = opened(name)
         counts = [page.locator(what).count() for what in (".plot", "[data-save=svg]", "[data-save=csv]")]
         assert counts[0] > 0
@@ -117,6 +121,14 @@ def test_tables_are_saved_as_csv(opened):
     assert "vae · b,vae · a,+1.75" in text
 
 
+def test_a_series_is_saved_with_its_steps(opened):
+    page = opened("series")
+    text = saved(page, "[data-save=table][data-table=steps-table]")[1]
+    assert "digits,vae,FID (digits-cnn),day-5,day-4," in text
+    points = saved(page, "[data-save=csv]")[1]
+    assert [line["x"] for line in csv.DictReader(io.StringIO(points))][:2] == ["day-1", "day-2"]
+
+
 def test_sorting_one_suite_leaves_the_other(opened):
     page = opened("several")
     page.click("#digits-comparison-table th:has-text('FID') button")
@@ -125,7 +137,7 @@ def test_sorting_one_suite_leaves_the_other(opened):
     assert page.locator("#mnist-comparison .sort-status").text_content() == ""
 
 
-@pytest.mark.parametrize("name", ["run", "several", "changes"])
+@pytest.mark.parametrize("name", ["run", "several", "changes", "series"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(opened, name, scheme):
     page = opened(name, color_scheme=scheme)
@@ -134,7 +146,7 @@ def test_axe_finds_nothing(opened, name, scheme):
     assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]] == []
 
 
-@pytest.mark.parametrize("name", ["several", "changes"])
+@pytest.mark.parametrize("name", ["several", "changes", "series"])
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_the_page_never_scrolls_sideways_on_small_screens(opened, name, width):
     page = opened(name, viewport={"width": width, "height": 800})

@@ -240,6 +240,7 @@ def verb(*arguments):
         (["{a}", "{b}", "--diff", "--baseline", "vae", "--out", "x.html"], "Give one of --baseline, --diff"),
         (["{a}", "--models", "vea", "--out", "x.html"], "Unknown model of the report 'vea'. Did you mean 'vae'"),
         (["{a}"], "run.json"),
+        (["{a}", "--series", "fit", "--out", "x.html"], "a series needs two"),
     ],
 )
 def test_bad_usage_says_what_to_do(two, tmp_path, monkeypatch, capsys, arguments, message):
@@ -259,6 +260,20 @@ def test_the_verb_writes_side_by_side_and_changes(two, tmp_path, capsys):
     assert verb(a, b, "--diff", "--out", str(tmp_path / "d.md")) == 0
     assert "### Numbers" in (tmp_path / "d.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.count("Report: ") == 2
+
+
+def test_the_verb_writes_a_metric_over_commits(tmp_path):
+    for day, fid in enumerate((2.0, 2.1, 1.9, 2.0, 9.0), start=1):
+        made = row("vae", fid=fid, created=f"2026-11-0{day}T03:00:00+00:00", environment={"commit": f"{day}" * 40})
+        write_records(tmp_path / "history" / str(day), made)
+    out = tmp_path / "x"
+    for suffix in (".html", ".md", ".tex", ".csv"):
+        path = out.with_suffix(suffix)
+        assert verb(str(tmp_path / "history"), "--series", "fid", "--out", str(path)) == 0
+        assert "5555555" in path.read_text(encoding="utf-8")
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text(encoding="utf-8"))))
+    assert [line["value"] for line in lines] == ["2.00", "2.10", "1.90", "2.00", "9.00"]
+    assert "1 step of models" in (tmp_path / "x.md").read_text(encoding="utf-8")
 
 
 def test_an_interrupted_write_leaves_the_old_report(two, tmp_path, monkeypatch):
