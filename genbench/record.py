@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,9 @@ from genbench.errors import DataError
 from genbench.files import write_json
 
 SCHEMA_VERSION = 1
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By schema version: what turns a record of it into one of the next. Who raises the version adds the old one's."""
 
 MetricStatus = Literal["ok", "not_applicable", "failed"]
 MetricKind = Literal["exact", "upper_bound", "lower_bound", "estimate"]
@@ -190,32 +194,37 @@ def read_record(path: Path) -> Record:
     """Read and validate a record.
 
     Raises:
-        DataError: not JSON (truncated), wrong schema version, or fields that do not fit; the message names the file.
+        DataError: not JSON (truncated), unknown schema version, or fields that do not fit; the message names the file.
     """
     path = Path(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable record: {error}. Delete it and run again to make it anew.") from None
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError(
-            f"{path}: record schema version {version!r}, this genbench reads version {SCHEMA_VERSION}. {_mend(version)}"
-        )
     try:
-        return Record.model_validate(value)
+        return Record.model_validate(_migrated(path, value))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: not a valid record: {where}: {first['msg']}") from None
 
 
-def _mend(version: object) -> str:
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        return "A newer genbench wrote it: update genbench, or make the record again with this one."
-    return (
-        "It is no record of a released genbench: make it again with `genbench run`, or `genbench rescore` of its run."
-    )
+def _migrated(path: Path, value: Any) -> dict[str, Any]:
+    """A record of any released schema as one of this schema."""
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if not isinstance(version, int) or version < 1 or version > SCHEMA_VERSION:
+        mend = (
+            "A newer genbench wrote it: update genbench, or make the record again with this one."
+            if isinstance(version, int) and version > SCHEMA_VERSION
+            else "It is no record of a released genbench: make it again with `genbench run`, or `genbench rescore` of "
+            "its run."
+        )
+        raise DataError(
+            f"{path}: record schema version {version!r}, this genbench reads versions 1 to {SCHEMA_VERSION}. {mend}"
+        )
+    for older in range(version, SCHEMA_VERSION):
+        value = MIGRATIONS[older](value) | {"schema_version": older + 1}
+    return dict(value)
 
 
 def schema() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from genbench import record as record_module
 from genbench.errors import DataError
 from genbench.record import DatasetInfo, MetricResult, Record, read_record, schema, write_record
 
@@ -85,3 +86,43 @@ def test_schema_is_exported():
     named = "schema_version genbench_version suite dataset model config seed status reason metrics timing training"
     assert set(named.split()) <= fields
     assert {"environment", "created"} <= fields
+
+
+STORED = Path(__file__).parent / "records"
+
+
+def test_a_record_of_every_released_schema_is_stored_and_reads():
+    stored = {int(path.stem.removeprefix("v")): path for path in STORED.glob("v*.json")}
+    assert set(stored) == set(range(1, record_module.SCHEMA_VERSION + 1))
+    assert set(record_module.MIGRATIONS) == set(range(1, record_module.SCHEMA_VERSION))
+    for path in stored.values():
+        found = read_record(path)
+        assert (found.row, found.schema_version) == ("pca", record_module.SCHEMA_VERSION)
+        assert found.find("fid").value == pytest.approx(4.96, abs=0.005)
+        assert found.dataset.shape == (1, 8, 8)
+
+
+def test_an_older_record_is_migrated_step_by_step(monkeypatch):
+    told = []
+
+    def migration(version):
+        def migrate(value):
+            told.append((version, value["schema_version"]))
+            return {key: item for key, item in value.items() if key != "keys"}
+
+        return migrate
+
+    monkeypatch.setattr(record_module, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(record_module, "MIGRATIONS", {1: migration(1), 2: migration(2)})
+    found = read_record(STORED / "v1.json")
+    assert told == [(1, 1), (2, 2)]
+    assert (found.schema_version, found.keys) == (3, {})
+
+
+@pytest.mark.parametrize("version", [0, -1, 2, "1", None, 1.5])
+def test_a_version_that_no_release_wrote_is_refused(tmp_path, version):
+    value = json.loads((STORED / "v1.json").read_text())
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(value | {"schema_version": version}))
+    with pytest.raises(DataError, match=rf"x.json: record schema version {version!r}, this genbench reads versions"):
+        read_record(path)
