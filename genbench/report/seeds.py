@@ -120,7 +120,9 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
         return Pooled(first, values, note=note)
     mean, half, spread = mean_of_seeds(used)
     ci95 = None if half is None else (mean - half, mean + half)
-    return Pooled(first.model_copy(update={"value": mean, "ci95": ci95}), values, spread, note)
+    told = {key: value for key, value in first.provenance.items() if key != "standard_error"}
+    joined = first.model_copy(update={"value": mean, "ci95": ci95, "provenance": told})
+    return Pooled(joined, values, spread, note)
 
 
 def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:

@@ -89,11 +89,14 @@ def find_steps(
     Args:
         values: (n,), in order.
         standard_errors: (n,); 0 and NaN mean that it is not known, and the scatter of the series is all there is.
-        alpha: share of series without a step that may show one.
+        alpha: share of series without a step that may show one. It is exact where no standard error is known. Where
+            they hold all of the noise it is less; where they hold half of it or less, up to 3 % at an alpha of 1 %, and
+            5 % if they are tenfold unlike.
         exact: the values have no noise (a count of parameters): every change is a step.
 
     A step needs three points at the least: of two alone it is not known how much a value moves from run to run. Points
-    are taken as independent: a slow drift is cut into steps.
+    are taken as independent: a slow drift is cut into steps, and noise that lasts (a correlation of 0.5 from point to
+    point) shows one in a third of series of 30.
 
     Raises:
         UsageError: no values, values that are not finite, lengths that differ, or alpha outside (0, 1).

@@ -97,7 +97,7 @@ def test_without_a_commit_the_folder_is_the_point(tmp_path, commit):
                 commit=False,
                 folder=folder,
                 seed=seed,
-                hour=seed,
+                hour=1 - seed,
                 environment={"commit": commit},
             )
     one = only(read_series([tmp_path], "fid"))

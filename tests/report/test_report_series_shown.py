@@ -108,7 +108,7 @@ def test_no_position_of_the_chart_is_a_label(tmp_path):
 
 def test_the_chart_of_two_ways_of_measuring_has_a_trace_each(tmp_path):
     for day in range(1, 7):
-        put(tmp_path, day, "vae", [metric("fid", 100.0 if day < 3 else 2.0, 0.1, comparable={"n": day < 3})])
+        put(tmp_path, day, "vae", [metric("fid", 100.0 if day < 3 else 2.0, 5.0, comparable={"n": day < 3})])
     one = only(read_series([tmp_path], "fid"))
     chart = series_chart(one, 0)
     assert [trace["y"] for trace in chart.data] == [[None, None, 2, 2, 2, 2], [100, 100, None, None, None, None]]

@@ -110,7 +110,7 @@ def test_p_value_is_that_of_the_largest_statistic_over_all_splits():
 
 
 def test_p_value_of_a_clear_step_is_the_bound_over_all_splits():
-    values = noisy(np.random.default_rng(13), [0.0] * 6 + [6.0] * 6)
+    values = noisy(np.random.default_rng(14), [0.0] * 6 + [6.0] * 6)
     found = find_steps(values)
     assert indices(found) == [6]
     test = stats.ttest_ind(values[:6], values[6:])
@@ -172,6 +172,14 @@ def test_scatter_that_the_errors_do_not_hold_is_noise():
     rng = np.random.default_rng(9)
     values = noisy(rng, np.zeros(20), 3.0)
     assert indices(find_steps(values, np.full(20, 0.01))) == []
+
+
+def test_scatter_evens_out_the_weights():
+    """Errors of 0.01 and 1 beside a scatter of 1: weights of about 1 to 1 / 2, not of 100 to 1."""
+    values = np.array([-1.0, 2.0, 1.0, 0.0, 1.0, 2.0, -1.0, 0.0, 1.0, 2.0, -1.0, 0.0])
+    found = find_steps(values, [0.01, 1.0] * 6)
+    assert indices(found) == []
+    assert 0.2 < found.segments[0].mean < 0.45
 
 
 def test_an_imprecise_point_is_no_step():
