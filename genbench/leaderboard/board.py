@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from genbench.record import MetricKind
 
 Tier = Literal["self-run", "reproduced", "reported"]
 TIERS: dict[Tier, str] = {
-    "reproduced": "measured, and measured again by `genbench leaderboard verify`",
+    "reproduced": "measured, and measured again by `genbench leaderboard verify`; ✓ marks the values that were",
     "self-run": "measured by whoever handed the record in",
     "reported": "as a paper or a project gives it, with its source; nothing of it was measured here",
 }
@@ -23,7 +23,7 @@ CellStatus = Literal["ok", "not_applicable", "failed"]
 @dataclass(frozen=True)
 class Metric:
     """A column. key: unique and URL-safe. label: with the extractor. group: quality, likelihood, reconstruction, cost
-    or other."""
+    or other. groups: what its groups of cells were measured with, in words, by id of the group."""
 
     key: str
     label: str
@@ -33,6 +33,7 @@ class Metric:
     meaning: str
     name: str
     extractor: str
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Cell:
     what must be equal for two cells to rank together. rank: best and worst rank that the intervals leave open, None
     where it is not ranked. seeds: each seed's value, None of one that is not in the mean. spread: their standard
     deviation. reason: why there is no value; beside a value, what is to be said of it (seeds that are not in it, the
-    protocol of a published one).
+    protocol of a published one). reproduced: measured again with the same outcome, in every seed.
     """
 
     value: float | None = None
@@ -60,6 +61,7 @@ class Cell:
     status: CellStatus = "ok"
     reason: str = ""
     confirmed: bool = True
+    reproduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Row:
 
     id: stable, unique, URL-safe. parameters: learned numbers, None where not known. confirmed: False where a published
     value was not checked at its source. card: Markdown. grid: a ``data:`` URI. record: path of the first seed's record
-    from the leaderboard's folder. cells: by `Metric.key`; a metric that a row does not have is not there.
+    from the leaderboard's folder. verified: by whom, when and from what it was measured again. cells: by `Metric.key`;
+    a metric that a row does not have is not there.
     """
 
     id: str
@@ -89,6 +92,7 @@ class Row:
     grid: str
     record: str
     cells: dict[str, Cell]
+    verified: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ def diff(old: Board, new: Board) -> list[str]:
     before, after = ({row.id: row for row in board.rows} for board in (old, new))
     labels = {metric.key: metric.label for board in (old, new) for metric in board.metrics}
     lines = [] if old.suite == new.suite else [f"suite: {old.suite} -> {new.suite}"]
-    lines += [f"+ {_printable(row.label)} ({row.tier})" for key, row in after.items() if key not in before]
-    lines += [f"- {_printable(row.label)} ({row.tier})" for key, row in before.items() if key not in after]
+    lines += [f"+ {printable(row.label)} ({row.tier})" for key, row in after.items() if key not in before]
+    lines += [f"- {printable(row.label)} ({row.tier})" for key, row in before.items() if key not in after]
     for key, row in after.items():
         if key in before:
             changes = [*_statements(before[key], row), *_cells(before[key], row, labels)]
-            lines += [f"  {_printable(row.label)}: {_printable(change)}" for change in changes]
+            lines += [f"  {printable(row.label)}: {printable(change)}" for change in changes]
     if old.rules != new.rules:
         lines.append("  rules.md changed")
     return lines
@@ -66,6 +66,6 @@ def _shown(cell: Cell) -> str:
     return f"{cell.text} {cell.interval}".strip() + f" ({cell.value:.6g})"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text without control characters, which a terminal would obey."""
     return "".join(character if character.isprintable() else " " for character in text)

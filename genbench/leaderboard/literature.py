@@ -15,15 +15,17 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from decimal import Decimal
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from genbench import registry
 from genbench.errors import DataError
 from genbench.files import hash_value
+from genbench.leaderboard.ids import published_id
 from genbench.metrics import load_metric
 from genbench.record import MetricKind, MetricResult
 from genbench.report.names import mark
@@ -46,6 +48,13 @@ class PublishedValue(BaseModel):
     protocol: str = ""
     confirmed: bool | None = None
     source: str = ""
+
+    @field_validator("value")
+    @classmethod
+    def _is_a_float(cls, value: Decimal) -> Decimal:
+        if not math.isfinite(float(value)):
+            raise ValueError(f"{value} is too large for a floating-point number")
+        return value
 
     def as_metric(self) -> MetricResult:
         """The number as a result that compares with none that was measured."""
@@ -104,6 +113,16 @@ class _File(BaseModel):
 
     result: tuple[Published, ...] = ()
 
+    @model_validator(mode="after")
+    def _apart(self) -> _File:
+        """No two systems share an address on the page."""
+        ids = [published_id(one.system) for one in self.result]
+        twice = [one.system for one, name in zip(self.result, ids, strict=True) if ids.count(name) > 1]
+        if twice:
+            named = " and ".join(map(repr, twice))
+            raise ValueError(f"{named} would have one address on the page; give each system a name of its own")
+        return self
+
 
 def read_literature(folder: Path) -> tuple[Published, ...]:
     """The published results of a leaderboard, in the order of the file; none where it has no such file.
@@ -119,7 +138,7 @@ def read_literature(folder: Path) -> tuple[Published, ...]:
     except (OSError, ValueError) as error:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            reason = ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
         else:
             reason = str(error)
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,18 +9,23 @@ from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
-from genbench import __version__
+from genbench import __version__, registry
 from genbench.check.collect import Entry
+from genbench.errors import DataError
 from genbench.leaderboard.board import Board, Cell, Metric, Pareto, Row, Tier
 from genbench.leaderboard.folder import Folder, describe_suite, read_card, read_folder, read_grid
+from genbench.leaderboard.groups import group_texts
+from genbench.leaderboard.ids import metric_key, published_id, row_id
 from genbench.leaderboard.literature import Published
+from genbench.leaderboard.marks import Mark
 from genbench.leaderboard.rank import front, rank_intervals
+from genbench.leaderboard.rules import QUALITIES, unfit_for_print
+from genbench.metrics import load_metric
 from genbench.record import MetricResult, Record
 from genbench.report.names import DASH, format_value
 from genbench.report.seeds import Pooled, group_of, pool
 from genbench.report.tables import UNRANKED, Column, columns, interval_text, value_text
 
-QUALITIES = ("quality", "likelihood", "reconstruction")
 COSTS = {"images_per_second": True, "parameters": False}
 """What quality is held against, and whether more of it is better."""
 
@@ -48,24 +52,32 @@ def make_board(folder: Path) -> Board:
 
 
 def board_of(source: Folder) -> Board:
-    """The board of a folder that was read."""
+    """The board of a folder that was read.
+
+    Raises:
+        DataError: a record holds what cannot be written down; the message names the file.
+    """
+    for entry in source.records:
+        unfit = unfit_for_print(entry.record)
+        if unfit:
+            raise DataError(f"{entry.path}: {unfit}")
     keyed = _columns(source)
-    names = [*source.entries, *(f"reported-{one.system}" for one in source.literature)]
-    ids = _unique([slug(name) for name in names])
     pools: Pools = {one.key: {} for one in keyed}
     measured = []
-    for row_id, entries in zip(ids, source.entries.values(), strict=False):
+    marks: dict[str, dict[int, Mark]] = {}
+    for name, entries in source.entries.items():
+        key = row_id(name)
         for one in keyed:
             pooled = pool([entry.record for entry in entries], one.column.name, one.column.extractor)
             if pooled is not None:
-                pools[one.key][row_id] = pooled
-        measured.append(_row(source, row_id, entries))
+                pools[one.key][key] = pooled
+        marks[key] = {e.record.seed: source.marks[e.path.stem] for e in entries if source.is_verified(e)}
+        measured.append(_row(source, key, entries, marks[key]))
     ranked = {row.id for row in measured if not row.control}
     ranks = {one.key: _ranks(pools[one.key], one.column, ranked) for one in keyed}
-    rows = [replace(row, cells=_cells(row.id, pools, ranks)) for row in measured]
+    rows = [replace(row, cells=_cells(row.id, pools, ranks, marks[row.id])) for row in measured]
     by_key = {(one.column.name, one.column.extractor): one.key for one in keyed}
-    reported = zip(ids[len(measured) :], source.literature, strict=True)
-    rows += [_reported(row_id, one, by_key) for row_id, one in reported]
+    rows += [_reported(one, by_key) for one in source.literature]
     records = [entry.record for entry in source.records]
     return Board(
         suite=source.suite,
@@ -74,7 +86,7 @@ def board_of(source: Folder) -> Board:
         generated=datetime.now(UTC).date().isoformat(),
         genbench_version=__version__,
         rules=source.rules,
-        metrics=_metrics(keyed, source, records),
+        metrics=_metrics(keyed, source, records, pools),
         rows=rows,
         pareto=_fronts(keyed, pools, ranked),
     )
@@ -88,12 +100,19 @@ def _described(records: Sequence[Record]) -> str:
 
 
 def _columns(source: Folder) -> list[_Keyed]:
-    """Columns of the records and of the published results, in the order of the report, with unique keys."""
+    """Columns of the records and of the published results, in the order of the report.
+
+    Which direction is better is a registered metric's own word, not that of a record.
+    """
     published = [value.as_metric() for one in source.literature for value in one.metrics]
     stand_ins = [_stand_in(metric) for metric in published]
     found = columns([*(entry.record for entry in source.records), *stand_ins])
-    keys = _unique([slug(f"{c.name}.{c.extractor}" if c.extractor else c.name) for c in found])
-    return [_Keyed(key, column) for key, column in zip(keys, found, strict=True)]
+    return [_Keyed(metric_key(one.name, one.extractor), _with_own_direction(one)) for one in found]
+
+
+def _with_own_direction(column: Column) -> Column:
+    known = column.name in registry.names("metrics")
+    return replace(column, higher_is_better=load_metric(column.name).higher_is_better) if known else column
 
 
 def _stand_in(metric: MetricResult) -> Record:
@@ -101,7 +120,7 @@ def _stand_in(metric: MetricResult) -> Record:
     return Record.model_construct(None, metrics=[metric])  # type: ignore[call-arg]
 
 
-def _metrics(keyed: Sequence[_Keyed], source: Folder, records: Sequence[Record]) -> list[Metric]:
+def _metrics(keyed: Sequence[_Keyed], source: Folder, records: Sequence[Record], pools: Pools) -> list[Metric]:
     published = [value.as_metric() for one in source.literature for value in one.metrics]
     units = {(m.name, m.extractor): m.unit for m in (*published, *(m for record in records for m in record.metrics))}
     return [
@@ -114,35 +133,30 @@ def _metrics(keyed: Sequence[_Keyed], source: Folder, records: Sequence[Record])
             meaning=one.column.meaning,
             name=one.column.name,
             extractor=one.column.extractor or "",
+            groups=group_texts(_examples(one, pools[one.key], source)),
         )
         for one in keyed
     ]
 
 
-def slug(text: str) -> str:
-    """``text`` with what an address or a file name cannot hold as hyphens."""
-    return re.sub(r"[^A-Za-z0-9_.@-]+", "-", text).strip("-.") or "row"
+def _examples(keyed: _Keyed, pools: Mapping[str, Pooled], source: Folder) -> dict[str, MetricResult]:
+    """A result of each group of a column, those of published results too."""
+    found = {group_of(one.metric): one.metric for one in pools.values() if one.metric.value is not None}
+    for value in (value for one in source.literature for value in one.metrics):
+        if (value.name, value.extractor) == (keyed.column.name, keyed.column.extractor):
+            found[value.group] = value.as_metric()
+    return found
 
 
-def _unique(names: Sequence[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    made = []
-    for name in names:
-        seen[name] += 1
-        made.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return made
-
-
-def _row(source: Folder, row_id: str, entries: Sequence[Entry]) -> Row:
+def _row(source: Folder, key: str, entries: Sequence[Entry], marks: Mapping[int, Mark]) -> Row:
     first = entries[0].record
-    verified = all(source.is_verified(entry) for entry in entries)
-    tier: Tier = "reproduced" if verified else "self-run"
+    tier: Tier = "reproduced" if len(marks) == len(entries) else "self-run"
     training = first.training
     times = [entry.record.training.seconds for entry in entries if entry.record.training is not None]
     environments = [entry.record.environment for entry in entries]
     extractors = Counter(m.extractor for m in first.metrics if m.extractor)
     return Row(
-        id=row_id,
+        id=key,
         label=first.row,
         model=first.model,
         variant=first.variant or "",
@@ -160,6 +174,9 @@ def _row(source: Folder, row_id: str, entries: Sequence[Entry]) -> Row:
         grid=read_grid(source.path, first.row),
         record=f"records/{entries[0].path.name}",
         cells={},
+        verified="; ".join(
+            f"seed {seed}: {mark.told}" if len(entries) > 1 else mark.told for seed, mark in marks.items()
+        ),
     )
 
 
@@ -181,18 +198,20 @@ def _ranks(pools: Mapping[str, Pooled], column: Column, ranked: set[str]) -> dic
 
 def _groups(pools: Mapping[str, Pooled], ranked: set[str]) -> dict[str, dict[str, MetricResult]]:
     groups: dict[str, dict[str, MetricResult]] = {}
-    for row_id, pooled in pools.items():
+    for row, pooled in pools.items():
         metric = pooled.metric
-        if row_id in ranked and metric.value is not None and (metric.ci95 is not None or metric.kind == "exact"):
-            groups.setdefault(group_of(metric), {})[row_id] = metric
+        if row in ranked and metric.value is not None and (metric.ci95 is not None or metric.kind == "exact"):
+            groups.setdefault(group_of(metric), {})[row] = metric
     return groups
 
 
-def _cells(row_id: str, pools: Pools, ranks: Mapping[str, Mapping[str, tuple[int, int]]]) -> dict[str, Cell]:
-    return {key: _cell(found[row_id], ranks[key].get(row_id)) for key, found in pools.items() if row_id in found}
+def _cells(
+    row: str, pools: Pools, ranks: Mapping[str, Mapping[str, tuple[int, int]]], marks: Mapping[int, Mark]
+) -> dict[str, Cell]:
+    return {key: _cell(found[row], ranks[key].get(row), marks) for key, found in pools.items() if row in found}
 
 
-def _cell(pooled: Pooled, rank: tuple[int, int] | None) -> Cell:
+def _cell(pooled: Pooled, rank: tuple[int, int] | None, marks: Mapping[int, Mark]) -> Cell:
     metric = pooled.metric
     if metric.value is None:
         text = "failed" if metric.status == "failed" else DASH
@@ -212,10 +231,15 @@ def _cell(pooled: Pooled, rank: tuple[int, int] | None) -> Cell:
         seeds=list(pooled.values.values()),
         spread=pooled.spread,
         reason=pooled.note,
+        reproduced=all(
+            seed in marks and f"{metric.name}.{metric.estimator}" in marks[seed].metrics
+            for seed, value in pooled.values.items()
+            if value is not None
+        ),
     )
 
 
-def _reported(row_id: str, one: Published, keys: Mapping[tuple[str, str | None], str]) -> Row:
+def _reported(one: Published, keys: Mapping[tuple[str, str | None], str]) -> Row:
     cells = {}
     for value in one.metrics:
         metric, confirmed = value.as_metric(), one.is_confirmed(value)
@@ -229,7 +253,7 @@ def _reported(row_id: str, one: Published, keys: Mapping[tuple[str, str | None],
             confirmed=confirmed,
         )
     return Row(
-        id=row_id,
+        id=published_id(one.system),
         label=one.system,
         model=one.model,
         variant="",
@@ -261,9 +285,9 @@ def _fronts(keyed: Sequence[_Keyed], pools: Pools, ranked: set[str]) -> list[Par
         found = []
         pairs = product(_groups(pools[one.key], ranked).items(), _groups(pools[cost.key], ranked).items())
         for (group, quality), (cost_group, spent) in pairs:
-            both = {row_id: metric for row_id, metric in quality.items() if row_id in spent}
+            both = {row: metric for row, metric in quality.items() if row in spent}
             if len(both) > 1:
-                kept = front(both, {row_id: spent[row_id] for row_id in both}, (up, COSTS[cost.column.name]))
+                kept = front(both, {row: spent[row] for row in both}, (up, COSTS[cost.column.name]))
                 found.append((len(both), Pareto(one.key, cost.key, (group, cost_group), kept)))
         made += [pareto for _, pareto in sorted(found, key=lambda pair: -pair[0])]
     return made

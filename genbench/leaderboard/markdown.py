@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from string import ascii_lowercase
 
 from genbench.leaderboard.board import TIERS, Board, Cell, Metric, Row
-from genbench.leaderboard.sheets import by_leading_metric, main_metrics, rank_text
+from genbench.leaderboard.groups import legend, letters
+from genbench.leaderboard.sheets import Letters, by_leading_metric, main_metrics, standing
 from genbench.record import Record
 from genbench.report.likelihood import likelihood_sheet, likelihood_table
 from genbench.report.markup import escape, table
@@ -17,8 +17,11 @@ from genbench.report.tables import labels
 
 LEGEND = """Brackets hold 95 % intervals. In parentheses stands the rank among the models that were measured in the
 same way, as an interval: its ends are the best and the worst rank that the intervals leave open (1–3 is a tie of
-three). Of several seeds the mean is shown, ± their standard deviation. ≤ and ≥: bounds; ~: estimated likelihood; –:
-not applicable or not measured."""
+three). Of several seeds the mean is shown, ± their standard deviation. ≤ and ≥: bounds; ~: estimated likelihood; ✓:
+measured again with the same outcome; –: not applicable or not measured."""
+LETTERS = (
+    "Letters in parentheses tell cells apart that were measured in unlike ways, or are of another kind, and rank apart:"
+)
 
 
 def to_markdown(board: Board, records: Sequence[Record]) -> str:
@@ -34,8 +37,8 @@ def to_markdown(board: Board, records: Sequence[Record]) -> str:
         "Tiers:\n\n" + "\n".join(f"- `{tier}`: {meaning}." for tier, meaning in TIERS.items()),
     ]
     if models or controls:
-        parts += ["## Measured", _measured(board, models, controls), LEGEND + _letters_note(board, models)]
-        parts += _likelihoods(records) + _seeds(board, models) + _fronts(board)
+        parts += ["## Measured", *_measured(board, models, controls)]
+        parts += _verified([*models, *controls]) + _likelihoods(records) + _seeds(board, models) + _fronts(board)
     if published:
         parts += ["## Published (tier `reported`)", _reported_note(published), _reported(board, published)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,39 +48,38 @@ def _head(metric: Metric) -> str:
     return escape(f"{metric.label} {arrow(metric.higher_is_better)}".strip())
 
 
-def _measured(board: Board, models: Sequence[Row], controls: Sequence[Row]) -> str:
+def _measured(board: Board, models: Sequence[Row], controls: Sequence[Row]) -> list[str]:
+    """The table of models and controls, and what its signs and letters say."""
     metrics = main_metrics(board, [*models, *controls])
-    letters = _letters(models, metrics)
+    apart = letters(board, [*models, *controls])
     lines = []
-    for row in [*by_leading_metric(models, metrics), *by_leading_metric(controls, metrics)]:
-        name = f"`{row.label}`" if re.fullmatch(r"[\w@.+-]+", row.label) else escape(row.label)
-        cells = [_cell(row.cells.get(metric.key), letters) for metric in metrics]
-        lines.append([name, "control" if row.control else row.tier, *cells])
-    return table(["System", "Tier", *(_head(metric) for metric in metrics)], lines, 2)
+    for row in [*by_leading_metric(models, metrics, apart), *by_leading_metric(controls, metrics, apart)]:
+        cells = [_cell(row.cells.get(metric.key), metric.key, apart) for metric in metrics]
+        lines.append([_name(row), "control" if row.control else row.tier, *cells])
+    told = [f"- {escape(f'{name}: {texts}')}" for name, texts in legend(board, apart, [one.key for one in metrics])]
+    return [
+        table(["System", "Tier", *(_head(metric) for metric in metrics)], lines, 2),
+        LEGEND,
+        "\n".join([LETTERS, "", *told]) if told else "",
+    ]
 
 
-def _cell(cell: Cell | None, letters: dict[str, str]) -> str:
+def _name(row: Row) -> str:
+    return f"`{row.label}`" if re.fullmatch(r"[\w@.+-]+", row.label) else escape(row.label)
+
+
+def _cell(cell: Cell | None, key: str, apart: Letters) -> str:
     if cell is None:
         return DASH
-    rank = f"({rank_text(cell.rank)}{letters.get(cell.group, '')})" if cell.rank else ""
-    return " ".join(part for part in (escape(cell.text), escape(cell.interval), rank) if part)
+    again = "✓" if cell.reproduced else ""
+    shown = (escape(cell.text), again, escape(cell.interval), standing(cell, key, apart))
+    return " ".join(part for part in shown if part)
 
 
-def _letters(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, str]:
-    """A letter for each group of a metric whose ranked cells are of several groups."""
-    found: dict[str, str] = {}
-    for metric in metrics:
-        cells = [row.cells[metric.key] for row in rows if metric.key in row.cells]
-        groups = list(dict.fromkeys(cell.group for cell in cells if cell.rank))
-        if len(groups) > 1:
-            found |= {group: f" {ascii_lowercase[i % 26]}" for i, group in enumerate(groups)}
-    return found
-
-
-def _letters_note(board: Board, models: Sequence[Row]) -> str:
-    if not _letters(models, main_metrics(board, models)):
-        return ""
-    return "\nLetters beside ranks: cells of unlike `comparable`, or of another kind, which rank apart."
+def _verified(rows: Sequence[Row]) -> list[str]:
+    """Who measured rows again, when and from what."""
+    found = [f"- {_name(row)}: {escape(row.verified)}" for row in rows if row.verified]
+    return ["## Measured again", "\n".join(found)] if found else []
 
 
 def _seeds(board: Board, models: Sequence[Row]) -> list[str]:
@@ -109,16 +111,20 @@ def _likelihoods(records: Sequence[Record]) -> list[str]:
 
 
 def _fronts(board: Board) -> list[str]:
-    """The fronts of the main metrics, the largest group of each pair."""
+    """The fronts of the main metrics; letters are those of the table of measured rows."""
     main = {metric.key: metric for metric in main_metrics(board, board.rows)}
     names = {row.id: row.label for row in board.rows}
-    lines, seen = [], set()
+    apart = letters(board, [row for row in board.rows if row.tier != "reported"])
+    lines = []
     for front in board.pareto:
         pair = (front.quality, front.cost)
-        if pair not in seen and set(pair) <= set(main):
-            seen.add(pair)
-            rows = ", ".join(escape(names[row]) for row in front.rows)
-            lines.append([escape(main[front.quality].label), escape(main[front.cost].label), rows])
+        if set(pair) <= set(main):
+            groups = [apart.get(side, "") for side in zip(pair, front.groups, strict=True)]
+            heads = [
+                escape(f"{main[key].label} ({letter})" if letter else main[key].label)
+                for key, letter in zip(pair, groups, strict=True)
+            ]
+            lines.append([*heads, ", ".join(escape(names[row]) for row in front.rows)])
     if not lines:
         return []
     told = "Rows that no other row, measured in the same way, surely beats in both."

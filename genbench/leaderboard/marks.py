@@ -29,6 +29,11 @@ class Mark(BaseModel):
     genbench_version: str
     metrics: list[str]
 
+    @property
+    def told(self) -> str:
+        """The mark as a phrase."""
+        return f"{self.how}, by {self.by} on {self.date[:10]} ({self.device}, genbench {self.genbench_version})"
+
 
 def read_marks(folder: Path) -> dict[str, Mark]:
     """Marks by file stem of their records; none where there is no such file.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from genbench import registry
 from genbench.check.collect import Entry
 from genbench.errors import GenbenchError
 from genbench.evaluation.compare import first_difference
+from genbench.metrics import load_metric
 from genbench.record import MetricResult, Record
 from genbench.report.names import metric_name
 from genbench.report.pictures import is_safe_name
@@ -33,6 +36,9 @@ def problems(entry: Entry, suite: str, others: Sequence[Entry]) -> list[str]:
         return [f"it is a record of suite '{record.suite}', not '{suite}'. Add it to leaderboards/{record.suite}."]
     if record.status != "ok":
         return [f"the row failed: {record.reason}. Mend the model and run the suite again."]
+    unfit = unfit_for_print(record)
+    if unfit:
+        return [unfit]
     return [
         *_names(record),
         *_suite(record),
@@ -40,8 +46,20 @@ def problems(entry: Entry, suite: str, others: Sequence[Entry]) -> list[str]:
         *_arithmetic(entry),
         *_dataset(record, others),
         *_comparable(record, others),
+        *_kinds(record, others),
         *_other_seeds(record, others),
     ]
+
+
+def unfit_for_print(record: Record) -> str:
+    """What of a record's free fields cannot be written as JSON or as UTF-8 text; empty where all can."""
+    free = {"environment": record.environment, "comparable": [metric.comparable for metric in record.metrics]}
+    for name, value in free.items():
+        try:
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except ValueError as error:
+            return f"its {name} holds what cannot be written down ({error}). Run the suite again; do not edit records."
+    return ""
 
 
 def _names(record: Record) -> list[str]:
@@ -89,6 +107,7 @@ def _statements(record: Record) -> list[str]:
             found.append(
                 f"{_named(metric)} does not state {' and '.join(lacking)}. Score it again: `genbench rescore`."
             )
+    found += [_foreign(metric) for metric in record.metrics if _foreign(metric)]
     parts = {"config.model": record.config.get("model"), "environment": record.environment}
     if not record.control:
         parts |= {"training": record.training, "config.train": record.config.get("train")}
@@ -105,6 +124,18 @@ def _unstated(metric: MetricResult) -> list[str]:
     if metric.ci95 is not None and not metric.provenance.get("interval"):
         lacking.append("how its interval was had")
     return lacking
+
+
+def _foreign(metric: MetricResult) -> str:
+    """What a record says of a registered metric that the metric does not say of itself."""
+    if metric.name not in registry.names("metrics"):
+        return ""
+    known = load_metric(metric.name)
+    mine = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+    unlike = first_difference({name: getattr(known, name) for name in mine}, mine)
+    if unlike is None:
+        return ""
+    return f"{_named(metric)} is not the {metric.name} of this version of genbench: {unlike}. Run `genbench rescore`."
 
 
 def _named(metric: MetricResult) -> str:
@@ -179,6 +210,17 @@ def _comparable(record: Record, others: Sequence[Entry]) -> list[str]:
                 "they were, with the same version of genbench and the suite's settings; or score all rows anew."
             )
     return found
+
+
+def _kinds(record: Record, others: Sequence[Entry]) -> list[str]:
+    """One estimator is exact, a bound or an estimate, whoever uses it: an exact likelihood ranks apart from bounds."""
+    there = {(m.name, m.estimator): m.kind for other in others for m in other.record.metrics if m.status == "ok"}
+    return [
+        f"{_named(metric)} is stated as {metric.kind.replace('_', ' ')}, in the rows that are there as "
+        f"{there[metric.name, metric.estimator].replace('_', ' ')}. Run `genbench rescore`; do not edit records."
+        for metric in record.metrics
+        if metric.status == "ok" and there.get((metric.name, metric.estimator), metric.kind) != metric.kind
+    ]
 
 
 def _other_seeds(record: Record, others: Sequence[Entry]) -> list[str]:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from genbench.leaderboard.board import Board, Cell, Metric, Row
+from genbench.leaderboard.groups import legend, letters
 from genbench.report.markup import bracketed, latex, plain
 from genbench.report.names import DASH, arrow
 from genbench.report.tables import MAIN_COLUMNS
 
 MAIN = ("nats_per_image", *MAIN_COLUMNS)
 """Metrics of the tables that are read on paper; table.csv and the page have all."""
-_CELL_COLUMNS = ("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_status")
+Letters = Mapping[tuple[str, str], str]
+"""Of groups, by metric and group."""
+_CELL_COLUMNS = (
+    *("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_reproduced"),
+    "_status",
+)
 
 
 def rank_text(rank: tuple[int, int] | None) -> str:
@@ -33,19 +39,28 @@ def main_metrics(board: Board, rows: Sequence[Row]) -> list[Metric]:
     ]
 
 
-def by_leading_metric(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Row]:
+def by_leading_metric(rows: Sequence[Row], metrics: Sequence[Metric], apart: Letters | None = None) -> list[Row]:
     """Rows by their value in the first of the metrics that has a better direction, best first; rows without one last,
-    as they are."""
+    as they are. Groups that have a letter in ``apart`` stand one after the other."""
     leading = next((metric for metric in metrics if metric.higher_is_better is not None), None)
     if leading is None:
         return list(rows)
     sign = -1.0 if leading.higher_is_better else 1.0
+    order = {pair: number for number, pair in enumerate(apart or {})}
 
-    def place(row: Row) -> tuple[bool, float]:
-        value = row.cells[leading.key].value if leading.key in row.cells else None
-        return value is None, 0.0 if value is None else sign * value
+    def place(row: Row) -> tuple[bool, int, float]:
+        cell = row.cells.get(leading.key, Cell())
+        if cell.value is None:
+            return True, 0, 0.0
+        return False, order.get((leading.key, cell.group), len(order)), sign * cell.value
 
     return sorted(rows, key=place)
+
+
+def standing(cell: Cell, key: str, apart: Letters) -> str:
+    """Rank and letter of the group in parentheses: ``"(1–3)"``, ``"(2 a)"``, ``"(b)"``; empty without either."""
+    parts = [part for part in (rank_text(cell.rank), apart.get((key, cell.group), "")) if part]
+    return f"({' '.join(parts)})" if parts and cell.value is not None else ""
 
 
 def _has(row: Row, key: str) -> bool:
@@ -57,12 +72,13 @@ def to_csv(board: Board) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     identity = ("id", "label", "model", "variant", "family", "tier", "control", "confirmed", "device", "extractor")
-    heads = [*identity, "seeds", "parameters", "training_seconds", "source", "record"]
+    heads = [*identity, "seeds", "parameters", "training_seconds", "source", "record", "verified"]
     heads += [f"{metric.key}{suffix}" for metric in board.metrics for suffix in _CELL_COLUMNS]
     writer.writerow(plain(head) for head in heads)
     for row in board.rows:
         values: list[object] = [getattr(row, name) for name in identity]
         values += [" ".join(map(str, row.seeds)), row.parameters, row.training_seconds, row.source, row.record]
+        values.append(row.verified)
         for metric in board.metrics:
             values += _csv_cell(row.cells.get(metric.key))
         writer.writerow(plain(value) if isinstance(value, str) else value for value in values)
@@ -78,7 +94,8 @@ def _csv_cell(cell: Cell | None) -> list[object]:
     seeds = " ".join("-" if value is None else repr(value) for value in cell.seeds)
     seeds = f"[{seeds}]" if seeds else ""
     status = cell.status if cell.confirmed else "not confirmed"
-    return [cell.value, cell.low, cell.high, cell.kind, cell.estimator, best, worst, cell.group, seeds, status]
+    value = [cell.value, cell.low, cell.high, cell.kind, cell.estimator, best, worst, cell.group, seeds]
+    return [*value, cell.reproduced, status]
 
 
 def to_latex(board: Board) -> str:
@@ -89,10 +106,12 @@ def to_latex(board: Board) -> str:
         ("Reported", [row for row in board.rows if row.tier == "reported"]),
     ]
     metrics = main_metrics(board, board.rows)
+    apart = letters(board, [row for row in board.rows if row.tier != "reported"])
     heads = ["System", "Tier", *(f"{metric.label} {arrow(metric.higher_is_better)}" for metric in metrics)]
     lines = [
         r"% Needs \usepackage{booktabs}. Made by `genbench leaderboard build`. Ranks in parentheses, 95 % intervals in",
         r"% brackets. Reported rows are as their sources give them and rank with none; ?: not checked at its source.",
+        r"% Letters tell groups apart that rank by themselves.",
         rf"\begin{{tabular}}{{ll{'r' * len(metrics)}}}",
         r"\toprule",
         " & ".join(latex(head) for head in heads) + r" \\",
@@ -100,14 +119,17 @@ def to_latex(board: Board) -> str:
     for title, rows in sections:
         if rows:
             lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{title}}}}} \\"]
-            lines += [_latex_row(row, metrics) for row in by_leading_metric(rows, metrics)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+            lines += [_latex_row(row, metrics, apart) for row in by_leading_metric(rows, metrics, apart)]
+    notes = [f"{label}: {told}" for label, told in legend(board, apart, [metric.key for metric in metrics])]
+    width = rf"\multicolumn{{{len(heads)}}}{{p{{0.95\linewidth}}}}"
+    lines += [r"\bottomrule", *(rf"{width}{{\footnotesize {latex(note)}}} \\" for note in notes)]
+    return "\n".join([*lines, r"\end{tabular}", ""])
 
 
-def _latex_row(row: Row, metrics: Sequence[Metric]) -> str:
+def _latex_row(row: Row, metrics: Sequence[Metric], apart: Letters) -> str:
     cells = [row.label, row.tier]
     for metric in metrics:
         cell = row.cells.get(metric.key, Cell(text=DASH))
-        rank = f"({rank_text(cell.rank)})" if cell.rank else ""
-        cells.append(" ".join(part for part in (cell.text, cell.interval, rank) if part))
+        shown = (cell.text, cell.interval, standing(cell, metric.key, apart))
+        cells.append(" ".join(part for part in shown if part))
     return " & ".join(bracketed(latex(cell)) for cell in cells) + r" \\"

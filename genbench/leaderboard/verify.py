@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from genbench import __version__, registry
 from genbench.check.collect import Entry
 from genbench.checkpoint import read_manifest
@@ -25,6 +27,7 @@ from genbench.environment import resolve_device
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.compare import first_difference
 from genbench.files import hash_file
+from genbench.leaderboard.diff import printable
 from genbench.leaderboard.marks import Mark
 from genbench.record import MetricResult, Record, read_record
 from genbench.report.names import metric_name
@@ -42,6 +45,9 @@ FROM_SAMPLES = ("quality",)
 FROM_WEIGHTS = ("quality", "likelihood", "reconstruction")
 _SAME_PLACE = ("device", "cpu", "torch", "threads")
 _OF_INTERVAL, _OF_VALUE = 1e-4, 1e-6
+_OF_WIDTH = 0.25
+"""By which part of its half width a side of an interval may differ on another device."""
+_STATED = {"kind", "n", "unit", "higher_is_better"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,13 @@ class Verification:
         return "differs" not in verdicts and bool(verdicts & {"equal", "within intervals"})
 
     def mark(self, by: str) -> Mark:
-        """The mark of a record that was reproduced."""
+        """The mark of a record that was reproduced.
+
+        Raises:
+            DataError: the record's file is another one now than when it was measured.
+        """
+        if read_record(self.entry.path) != self.entry.record:
+            raise DataError(f"{self.entry.path} changed while it was measured again. Verify it once more.")
         return Mark(
             by=by,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -232,12 +244,37 @@ def _check(stated: MetricResult, again: Record, groups: Sequence[str], strict: b
     unlike = first_difference(stated.comparable, found.comparable)
     if unlike is not None:
         return Check(stated, "differs", found.value, f"measured in another way now: {unlike}")
-    if is_float_noise(stated, found):
+    unlike = first_difference(stated.model_dump(include=_STATED), found.model_dump(include=_STATED))
+    if unlike is not None:
+        return Check(stated, "differs", found.value, f"the record states another {unlike}")
+    equal = is_float_noise(stated, found)
+    if not equal and (strict or not is_tie(stated, found)):
+        beyond = "not equal, on the same device" if strict else "beyond both intervals"
+        return Check(stated, "differs", found.value, beyond)
+    if not _intervals_agree(stated, found, strict):
+        return Check(stated, "differs", found.value, f"its interval is {_ends(stated)}, now {_ends(found)}")
+    if equal:
         return Check(stated, "equal", found.value)
-    if not strict and is_tie(stated, found):
-        return Check(stated, "within intervals", found.value, "another device, number of threads or version of torch")
-    beyond = "not equal, on the same device" if strict else "beyond both intervals"
-    return Check(stated, "differs", found.value, beyond)
+    return Check(stated, "within intervals", found.value, "another device, number of threads or version of torch")
+
+
+def _ends(metric: MetricResult) -> str:
+    return "none" if metric.ci95 is None else f"[{metric.ci95[0]:.6g}, {metric.ci95[1]:.6g}]"
+
+
+def _intervals_agree(stated: MetricResult, found: MetricResult, strict: bool) -> bool:
+    """Whether the sides of both intervals are as long; elsewhere than on the same device, about as long.
+
+    There a side that is cut at the metric's bound may also differ by as much as the values do.
+    """
+    if stated.ci95 is None or found.ci95 is None or stated.value is None or found.value is None:
+        return stated.ci95 == found.ci95
+    half = (found.ci95[1] - found.ci95[0]) / 2
+    allowed = max(_OF_INTERVAL * half, _OF_VALUE * abs(found.value))
+    if not strict:
+        allowed += _OF_WIDTH * half + abs(stated.value - found.value)
+    sides = [np.abs(np.array(one.ci95) - one.value) for one in (stated, found)]
+    return bool(np.all(np.abs(sides[0] - sides[1]) <= allowed))
 
 
 def told(found: Verification) -> list[str]:
@@ -252,16 +289,17 @@ def told(found: Verification) -> list[str]:
     left = sorted({check.metric.name for check in found.checks if check.verdict == "not checked"})
     if left:
         lines.append(f"  not measured again: {', '.join(left)}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def is_float_noise(a: MetricResult, b: MetricResult) -> bool:
-    """Whether two values differ by at most a ten-thousandth of the interval's half width, or a millionth of the value.
+    """Whether two values differ by at most a ten-thousandth of the shorter interval's half width, or a millionth of the
+    value.
 
     Raises:
         ValueError: a metric without a value.
     """
     if a.value is None or b.value is None:
         raise ValueError(f"metric '{a.name}' has no value to compare")
-    half = 0.0 if a.ci95 is None else (a.ci95[1] - a.ci95[0]) / 2
+    half = min(0.0 if one.ci95 is None else (one.ci95[1] - one.ci95[0]) / 2 for one in (a, b))
     return abs(a.value - b.value) <= max(_OF_INTERVAL * half, _OF_VALUE * abs(a.value))

@@ -169,7 +169,7 @@ def small_board():
         row("noise", {"fid": missing("it broke", "failed"), "recall": cell(0.0, "r1")}, family="control", control=True),
         row(
             "StyleGAN2",
-            {"fid": cell(2.32, "paper", text="2.32", seeds=[])},
+            {"fid": cell(2.32, "paper", text="2.32", seeds=[], confirmed=False)},
             tier="reported",
             confirmed=False,
             device=None,

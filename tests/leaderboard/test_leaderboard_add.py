@@ -144,6 +144,9 @@ def test_everything_that_is_wrong_is_said_at_once(board):
     [
         ("fid", {"comparable": {"n": 5}}, "fid (plug-in) was measured in another way than the rows that are there: "),
         ("fid", {"n": None}, "fid (plug-in) does not state n."),
+        ("fid", {"higher_is_better": True}, "of this version of genbench: higher_is_better: False against True"),
+        ("images_per_second", {"unit": "images/h"}, "is not the images_per_second of this version of genbench: unit: "),
+        ("bits_per_dim", {"kind": "exact"}, "is stated as exact, in the rows that are there as upper bound."),
         ("fid", {"comparable": {}}, "does not state comparable"),
         ("fid", {"provenance": {}}, "does not state how its interval was had"),
         ("fid", {"extractor": "my-net"}, "features of my-net; this suite's are of digits-clip or digits-cnn."),

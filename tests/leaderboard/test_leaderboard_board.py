@@ -9,8 +9,12 @@ from board_records import HOSTILE, SHIPPED, board_folder, edit, fid, metric, row
 
 from genbench.errors import DataError, UsageError
 from genbench.files import hash_file
-from genbench.leaderboard.make import make_board, slug
+from genbench.leaderboard.add import add
+from genbench.leaderboard.build import build
+from genbench.leaderboard.ids import metric_key, published_id, row_id, slug
+from genbench.leaderboard.make import make_board
 from genbench.leaderboard.marks import Mark, write_marks
+from genbench.leaderboard.page.payload import ROW_ID
 from genbench.record import write_record
 
 LITERATURE = """
@@ -140,12 +144,55 @@ def test_ids_are_unique_and_fit_for_an_address(tmp_path):
     published = (
         '[[result]]\nsystem = "A | B"\nsource = "x"\nconfirmed = true\nmetrics = [{ name = "fid", value = 1 }]\n'
     )
-    records = [row("reported-A-B", fid(1.0)), row("vae", fid(1.0), variant="x")]
-    made = board(tmp_path, *records, literature=published + published)
+    records = [row("reported-A-B", fid(1.0)), row("vae", fid(1.0), variant="x"), row("a+b=c", fid(1.0))]
+    made = board(tmp_path, *records, literature=published + published.replace("A | B", "A | B++"))
     ids = [one.id for one in made.rows]
-    assert ids == ["reported-A-B", "vae@x", "reported-A-B-2", "reported-A-B-3"]
-    assert all(re.fullmatch(r"[A-Za-z0-9_.@-]+", one) for one in ids)
+    assert ids[0] == "a+b=c" and ids[2:] == ["vae@x", "reported-A-B", "reported-A-B++"]
+    assert re.fullmatch(r"reported-A-B-[0-9a-f]{8}", ids[1])
+    assert all(ROW_ID.fullmatch(one) for one in ids)
     assert slug(HOSTILE) == "script-alert-1-script" and slug("///") == "row"
+    with pytest.raises(DataError, match=r"'A \| B' and 'A & B' would have one address on the page"):
+        board(tmp_path, literature=published + published.replace("A | B", "A & B"))
+
+
+def test_an_id_stays_when_other_rows_come_and_go(tmp_path):
+    names = ["a+b", "a-b", "a b", "a/b", "reported-a-b", "a-b-2", HOSTILE]
+    ids = [row_id(name) for name in names]
+    assert len(set(ids)) == len(names) and ids[:2] == ["a+b", "a-b"]
+    assert len({metric_key("fid", "x:y"), metric_key("fid", "x-y"), metric_key("fid", "x/y")}) == 3
+    assert metric_key("fid", "digits-cnn") == FID and published_id("PixelCNN++") == "reported-PixelCNN++"
+    alone = by_id(board(tmp_path / "one", row("a-b", fid(1.0))))
+    both = by_id(board(tmp_path / "two", row("a+b", fid(2.0)), row("a-b", fid(1.0))))
+    assert alone["a-b"].label == both["a-b"].label == "a-b"
+
+
+def test_a_record_does_not_turn_a_metric_round(tmp_path):
+    """Names come first in the order of files; the first record's word on the direction must not count."""
+    made = board(tmp_path, row("a", fid(9.0, higher_is_better=True)), row("b", fid(1.0)))
+    assert ranks(made) == {"a": (2, 2), "b": (1, 1)} and made.metric(FID).higher_is_better is False
+
+
+def test_what_was_not_measured_again_is_not_called_reproduced(tmp_path):
+    bits = metric("bits_per_dim", 2.0, 0.1, kind="upper_bound", estimator="elbo")
+    folder = board_folder(tmp_path, *(row("a", fid(1.0), bits, seed=seed) for seed in (0, 1)))
+    files = {path.stem: path for path in (folder / "records").glob("*.json")}
+    rest = {"by": "me", "date": "2026-01-02T00:00", "how": "again", "device": "cpu", "genbench_version": "0.1.0"}
+
+    def cells(**metrics):
+        write_marks(folder, {k: Mark(record_sha256=hash_file(files[k]), metrics=v, **rest) for k, v in metrics.items()})
+        (made,) = make_board(folder).rows
+        return made.tier, made.cells[FID].reproduced, made.cells["bits_per_dim"].reproduced, made.verified
+
+    told = "again, by me on 2026-01-02 (cpu, genbench 0.1.0)"
+    both = f"seed 0: {told}; seed 1: {told}"
+    assert cells() == ("self-run", False, False, "")
+    assert cells(**{"a-s0": ["fid.plug-in"]}) == ("self-run", False, False, f"seed 0: {told}")
+    assert cells(**{"a-s0": ["fid.plug-in"], "a-s1": ["fid.plug-in"]}) == ("reproduced", True, False, both)
+    everything = ["fid.plug-in", "bits_per_dim.elbo"]
+    assert cells(**{"a-s0": everything, "a-s1": everything}) == ("reproduced", True, True, both)
+    build(folder)
+    text = (folder / "README.md").read_text()
+    assert "1.000 ± 0 ✓ \\[" in text and "≤ 2.000 ± 0.000 ✓" in text and f"- `a`: {both}" in text
 
 
 def test_the_front_names_rows_that_nothing_surely_beats(tmp_path):
@@ -251,7 +298,20 @@ def test_published_results_without_a_needed_field_are_refused(tmp_path, change, 
         board(tmp_path, literature=LITERATURE.replace(change, "" if "value" not in change else "protocl = 1"))
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", '"1 < 2"'])
+@pytest.mark.parametrize(("change", "told"), [("NaN", "not JSON compliant"), ('"\\ud800"', "surrogates not allowed")])
+@pytest.mark.parametrize(("there", "field"), [('"version":1', "comparable"), ('"device":"cpu"', "environment")])
+def test_what_cannot_be_written_down_is_refused_with_the_file(tmp_path, change, told, there, field):
+    folder = board_folder(tmp_path, row("a", fid(1.0)))
+    text = row("b", fid(1.0), environment={"device": "cpu"}).model_dump_json()
+    assert text.count(there) == 1
+    (folder / "records" / "b-s0.json").write_text(text.replace(there, f"{there.partition(':')[0]}:{change}"))
+    with pytest.raises(DataError, match=rf"b-s0\.json: .*its {field} holds what cannot be written down .*{told}"):
+        make_board(folder)
+    with pytest.raises(UsageError, match=f"its {field} holds what cannot be written down"):
+        add([folder / "records" / "b-s0.json"], tmp_path / "other" / "toy")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", '"1 < 2"'])
 def test_published_values_are_finite_numbers(tmp_path, value):
     with pytest.raises(DataError, match=r"literature\.toml"):
         board(tmp_path, literature=LITERATURE.replace("0.10", value))

@@ -67,7 +67,7 @@ def test_letters_tell_rankings_apart(tmp_path):
     records = [row("a", fid(1.0)), row("b", fid(2.0)), row("c", fid(0.1, **other)), row("d", fid(0.5, **other))]
     build(board_folder(tmp_path, *records))
     text = (tmp_path / "toy" / "README.md").read_text()
-    assert [text.count(mark) for mark in ("(1 a)", "(2 a)", "(1 b)", "(2 b)", "Letters beside ranks")] == [1] * 5
+    assert [text.count(mark) for mark in ("(1 a)", "(2 a)", "(1 b)", "(2 b)", "Letters in parentheses")] == [1] * 5
 
 
 def test_likelihoods_stand_apart_by_kind_with_their_reasons(tmp_path):

@@ -18,6 +18,7 @@ from genbench.leaderboard.rows import find_row, of_seed
 from genbench.leaderboard.verify import (
     FROM_SAMPLES,
     FROM_WEIGHTS,
+    Check,
     Verification,
     compared,
     is_float_noise,
@@ -25,6 +26,7 @@ from genbench.leaderboard.verify import (
     verify_samples,
     verify_weights,
 )
+from genbench.record import write_record
 from genbench.run.run import RunOptions, run_suite
 
 
@@ -168,13 +170,53 @@ def test_a_value_that_is_measured_in_another_way_differs():
     assert found.checks[0].verdict == "differs" and "measured in another way now" in found.checks[0].reason
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        fid(1.0, 0.02),
+        fid(1.0, 5.0),
+        fid(3.0, 1e6),
+        fid(1.0, None),
+        fid(1.0, ci95=(0.9, 1.01)),
+        fid(1.0, kind="exact"),
+        fid(1.0, higher_is_better=True),
+        fid(1.0, n=10**6),
+    ],
+)
+def test_a_forged_statement_beside_a_true_value_differs(device, forged):
+    found = outcome(forged, fid(1.0, 0.1), device=device)
+    assert found.checks[0].verdict == "differs" and not found.ok
+    assert outcome(fid(1.0, 0.1), fid(1.0, 0.1), device=device).ok
+
+
+def test_an_interval_cut_at_its_bound_may_move_with_its_value_elsewhere():
+    stated, again = fid(0.01, ci95=(0.0, 0.06)), fid(0.03, ci95=(0.0, 0.08))
+    assert outcome(stated, again, device="cuda").checks[0].verdict == "within intervals"
+
+
+def test_a_record_that_changed_while_it_was_measured_gets_no_mark(tmp_path):
+    path = write_record(tmp_path, row("a", fid(1.0)))
+    found = Verification(read_entries(path)[0], "again", True, "cpu", [Check(fid(1.0), "equal", 1.0)])
+    assert found.mark("me").record_sha256 == hash_file(path)
+    edit(path, created="2031-01-01T00:00:00+00:00")
+    with pytest.raises(DataError, match="changed while it was measured again"):
+        found.mark("me")
+
+
+def test_control_characters_of_a_record_do_not_reach_the_terminal_of_who_verifies():
+    found = outcome(fid(1.0, estimator="x\x1b[2J"), fid(1.0, estimator="x\x1b[2J"))
+    assert not any("\x1b" in line for line in told(found))
+
+
 def test_a_record_of_which_nothing_was_measured_again_is_not_reproduced():
     found = outcome(metric("bits_per_dim", 2.0, 0.1), metric("bits_per_dim", 2.0, 0.1), FROM_SAMPLES)
     assert found.checks[0].verdict == "not checked" and not found.ok
 
 
 def test_float_noise_is_a_part_of_the_interval_or_of_the_value():
-    assert is_float_noise(fid(1.0, 1.0), fid(1.00009)) and not is_float_noise(fid(1.0, 1.0), fid(1.0002))
+    assert is_float_noise(fid(1.0, 1.0), fid(1.00009, 1.0)) and not is_float_noise(fid(1.0, 1.0), fid(1.0002, 1.0))
+    assert not is_float_noise(fid(1.0, 1000.0), fid(1.05, 0.1))
     exact = fid(1e6, None), fid(1e6 + 0.9, None), fid(1e6 + 2, None)
     assert is_float_noise(exact[0], exact[1]) and not is_float_noise(exact[0], exact[2])
     with pytest.raises(ValueError, match="no value to compare"):

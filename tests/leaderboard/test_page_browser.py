@@ -181,7 +181,7 @@ def test_cells_say_kind_interval_rank_and_reason(page):
     assert "exact" in cell_text(page, "pixelcnn", "bits_per_dim")[0]
     assert cell_text(page, "hostile", "bits_per_dim")[0].startswith("~ 2.30")
     assert "[69.0 %, 71.0 %]" in cell_text(page, "ddpm", "recall")[0]
-    assert "rank 1–2; group g1" in cell_text(page, "ddpm", "fid")[1]
+    assert "rank 1–2; measured: group g1" in cell_text(page, "ddpm", "fid")[1]
     assert cell_text(page, "dcgan", "bits_per_dim")[1] == "not applicable: no likelihood"
     assert cell_text(page, "dcgan", "bits_per_dim")[0].startswith("–")
     assert cell_text(page, "noise", "fid")[1:] == ("failed: it broke", "failed")
@@ -297,7 +297,7 @@ def test_the_chart_is_loaded_when_it_is_opened(page):
 def test_each_chart_holds_rows_measured_in_one_way(page, address):
     go(page, address, "chart=1")
     assert texts(page, "#front option") == ["FID against Images/s", "Bits/dim against Parameters"]
-    assert texts(page, "#front-group option") == ["g1 and cpu1 · 4 rows", "g2 and h200 · 1 rows"]
+    assert texts(page, "#front-group option") == ["group g1 and group cpu1 · 4 rows", "group g2 and group h200 · 1 row"]
     page.select_option("#front-group", index=1)
     until(page, "document.querySelectorAll('#plot .main-svg .point').length === 1")
     assert texts(page, "#front-rows a") == ["=HYPERLINK(1)"]
@@ -307,3 +307,65 @@ def test_each_chart_holds_rows_measured_in_one_way(page, address):
     link = view(page)
     go(page, address, link)
     until(page, "document.querySelectorAll('#plot .main-svg .point').length === 3")
+
+
+WORDS = {"g1": "n = 297, digits-cnn, train split", "g2": f"n = 5000, {HOSTILE}", "paper": "published: 50 000 samples"}
+
+
+@pytest.fixture
+def told(opened, tmp_path):
+    """The page of a board whose groups have words, with a row that was measured again."""
+    board = small_board()
+    board["metrics"] = [{**one, "groups": WORDS if one["key"] == "fid" else {}} for one in board["metrics"]]
+    board["rows"][0]["cells"]["fid"]["reproduced"] = True
+    board["rows"][0]["verified"] = f"scored again, by {HOSTILE}"
+    paper = board["rows"][-1]
+    paper["cells"]["recall"] = {**paper["cells"]["fid"], "text": "0.5", "value": 0.5, "confirmed": True}
+    (tmp_path / "index.html").write_text(render(board), encoding="utf-8")
+    opened.set_viewport_size({"width": 1280, "height": 900})
+    go(opened, (tmp_path / "index.html").as_uri())
+    yield opened
+    assert opened.messages == []
+    opened.asked.clear()
+
+
+def test_groups_are_told_in_words(told):
+    options = texts(told, "#group option")
+    assert options == [
+        "all, in sections",
+        f"{WORDS['g1']} · reproduced, self-run · 4 ranked",
+        f"{WORDS['g2']} · self-run · 2 ranked",
+        f"{WORDS['paper']} · reported · 1 not ranked",
+    ]
+    assert texts(told, "#board tr.section") == [*options[1:], "No value of FID"]
+    assert f"measured: {WORDS['g1']}" in cell_text(told, "dcgan", "fid")[1]
+    assert "measured: group r1" in cell_text(told, "dcgan", "recall")[1]
+    sort_button(told, "recall").click()
+    assert texts(told, "#board tr.section")[0].startswith("Group r1 · ")
+    go(told, told.url.split("#")[0], "chart=1")
+    assert texts(told, "#front-group option")[1] == f"{WORDS['g2']} and group h200 · 1 row"
+    go(told, told.url.split("#")[0], "row=formula")
+    assert WORDS["g2"] in told.locator("#details .values").inner_text()
+
+
+def test_values_that_were_measured_again_say_so(told):
+    assert "✓" in cell_text(told, "ddpm", "fid")[0] and "measured again" in cell_text(told, "ddpm", "fid")[1]
+    assert "✓" not in cell_text(told, "ddpm", "recall")[0] and "✓" not in cell_text(told, "dcgan", "fid")[0]
+    go(told, told.url.split("#")[0], "row=ddpm")
+    values = told.evaluate("[...document.querySelectorAll('#details .values tbody tr')].map(tr => tr.innerText)")
+    assert ["measured again" in value for value in values] == [True, *[False] * (len(values) - 1)]
+    assert f"scored again, by {HOSTILE}" in told.locator("#details .facts").inner_text()
+
+
+def test_a_confirmed_value_beside_a_doubtful_one_has_no_question_mark(told):
+    assert "?" in cell_text(told, "StyleGAN2", "fid")[0]
+    assert "?" not in cell_text(told, "StyleGAN2", "recall")[0]
+
+
+def test_the_download_says_how_cells_were_measured(told):
+    with told.expect_download() as waiting:
+        told.click("#csv")
+    text = waiting.value.path().read_text(encoding="utf-8-sig")
+    lines = {line["id"]: line for line in csv.DictReader(io.StringIO(text))}
+    assert lines["dcgan"]["fid:measured"] == WORDS["g1"] and lines["dcgan"]["fid:reproduced"] == ""
+    assert lines["ddpm"]["fid:reproduced"] == "yes" and lines["noise"]["fid:measured"] == ""

@@ -1,5 +1,5 @@
 const THEMES = ["system", "light", "dark"];
-const CSV_FIELDS = ["value", "low", "high", "kind", "estimator", "group", "rank_low", "rank_high", "seeds", "status", "reason"];
+const CSV_FIELDS = ["value", "low", "high", "kind", "estimator", "group", "measured", "rank_low", "rank_high", "seeds", "reproduced", "status", "reason"];
 
 const write = (push = false) => {
   const hash = toHash(state);
@@ -186,8 +186,10 @@ const csvCell = (value) => {
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
-const csvFields = (cell) => ({
+const csvFields = (cell, key) => ({
   ...cell,
+  measured: cell.group && groupWords(key, cell.group),
+  reproduced: cell.reproduced ? "yes" : "",
   rank_low: cell.rank?.[0],
   rank_high: cell.rank?.[1],
   seeds: (cell.seeds || []).map((value) => value ?? "").join(" "),
@@ -202,7 +204,7 @@ const csvText = () => {
     ...names.map((name) => row[name]),
     ...shown.flatMap((key) => {
       if (!metrics.has(key)) return [factText(facts.get(key), row)];
-      const fields = csvFields(cellOf(row, key));
+      const fields = csvFields(cellOf(row, key), key);
       return CSV_FIELDS.map((field) => fields[field]);
     }),
   ]);

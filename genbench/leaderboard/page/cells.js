@@ -73,14 +73,15 @@ const spreadText = (cell) =>
 const seedsText = (cell) =>
   `${(cell.seeds || []).map((value) => seedValue(cell, value)).join(" · ")} (${spreadText(cell) || "one seed"})`;
 
-const isUnconfirmed = (cell, row) => (cell.confirmed ?? row.confirmed) === false || row.confirmed === false;
+const isUnconfirmed = (cell, row) => (cell.confirmed ?? row.confirmed) === false;
 
 const passport = (cell, metric) =>
   [
     KINDS[cell.kind],
     cell.estimator,
     cell.rank && `rank ${rankText(cell)}`,
-    cell.group && `group ${cell.group}`,
+    cell.group && `measured: ${groupWords(metric.key, cell.group)}`,
+    cell.reproduced && "measured again with the same outcome",
     unitOf(metric) && `in ${metric.unit}`,
     cell.seeds && `seeds: ${seedsText(cell)}`,
     cell.reason,
@@ -109,7 +110,8 @@ const fillCell = (td, row, metric) => {
     td,
     valueText(cell, metric),
     isUnconfirmed(cell, row) ? make("sup", { title: "not checked at its source" }, "?", hidden(" not checked at its source")) : "",
-    hidden(` ${KINDS[cell.kind]}${best ? (cell.rank[1] === 1 ? ", best" : ", may be the best") : ""}`),
+    cell.reproduced && make("span", { class: "again", "aria-hidden": "true" }, " ✓"),
+    hidden(` ${KINDS[cell.kind]}${best ? (cell.rank[1] === 1 ? ", best" : ", may be the best") : ""}${cell.reproduced ? ", measured again" : ""}`),
     intervalText(cell) && make("small", { class: "interval" }, intervalText(cell)),
     estimator && make("small", {}, estimator),
     cell.rank && make("small", { class: "rank" }, `rank ${rankText(cell)}`),

@@ -98,7 +98,10 @@ const chartLayout = (front) => ({
 
 const chosenFront = () => fronts.find((front) => front.key === state.front) || fronts[0];
 
-const groupText = (front) => `${front.groups.map((group) => group || "any").join(" and ")} · ${front.rows.length} rows`;
+const groupText = (front) => {
+  const words = [front.quality, front.cost].map((key, place) => groupWords(key, front.groups[place]) || "any");
+  return `${words.join(" and ")} · ${front.rows.length} row${front.rows.length === 1 ? "" : "s"}`;
+};
 
 const syncFrontPicks = (chosen) => {
   const pairs = new Map(fronts.map((front) => [front.pair, front]).reverse());

@@ -41,10 +41,11 @@ const valueRow = (row, metric) => {
       valueText(cell, metric),
       isUnconfirmed(cell, row) ? make("small", {}, "not checked at its source") : "",
       intervalText(cell) && make("small", {}, intervalText(cell)),
+      cell.reproduced && make("small", {}, "✓ measured again"),
       cell.reason && make("small", { class: "remark" }, cell.reason),
     ),
     make("td", {}, KINDS[cell.kind], cell.estimator && cell.estimator !== KINDS[cell.kind] ? make("small", {}, cell.estimator) : ""),
-    make("td", {}, place, cell.group ? make("small", {}, `group ${cell.group}`) : ""),
+    make("td", {}, place, cell.group ? make("small", { class: "remark" }, groupWords(metric.key, cell.group)) : ""),
     make("td", {}, seedLines(row, cell)),
   );
 };
@@ -95,6 +96,7 @@ const fillDetails = (row) => {
         { class: "facts" },
         ...known.map(([term, text]) => make("div", {}, make("dt", {}, term), make("dd", {}, text))),
         row.source ? make("div", { class: "wide" }, make("dt", {}, "Source"), make("dd", {}, sourceNode(row.source))) : "",
+        row.verified ? make("div", { class: "wide" }, make("dt", {}, "Measured again"), make("dd", {}, row.verified)) : "",
         row.record ? make("div", {}, make("dt", {}, "Record"), make("dd", {}, recordNode(row.record))) : "",
       ),
     ),

@@ -17,7 +17,7 @@ from genbench.report.names import GROUPS
 
 KINDS = get_args(MetricKind)
 GRID = re.compile(r"data:image/png;base64,[A-Za-z0-9+/]+={0,2}")
-ROW_ID = re.compile(r"[A-Za-z0-9._~@:+-]+")
+ROW_ID = re.compile(r"[A-Za-z0-9._~@:+=-]+")
 BOARD = ("suite", "title", "description", "generated", "genbench_version", "rules", "metrics", "rows", "pareto")
 ROW = ("id", "label", "model", "family", "tier", "cells")
 METRIC = ("key", "label")
@@ -114,7 +114,9 @@ def _row(row: Any, keys: set[str], cards: dict[str, int]) -> dict[str, Any]:
     _demand(row, ROW, f"Row {row.get('id', '')!r}" if isinstance(row, Mapping) else "A row")
     what = f"Row {row['id']!r}"
     if not ROW_ID.fullmatch(str(row["id"])):
-        raise DataError(f"{what} has an id that is not safe in an address; use letters, digits and . _ ~ @ : + - only.")
+        raise DataError(
+            f"{what} has an id that is not safe in an address; use letters, digits and . _ ~ @ : + = - only."
+        )
     if row["tier"] not in TIERS:
         raise DataError(f"{what} is of tier {row['tier']!r}; expected one of {', '.join(TIERS)}.")
     if row.get("grid") and not GRID.fullmatch(row["grid"]):
@@ -133,7 +135,7 @@ def _cell(cell: Any, what: str) -> dict[str, Any]:
     _demand(cell, ("value",), what)
     if cell["value"] is not None and cell.get("kind") not in KINDS:
         raise DataError(f"{what} is of kind {cell.get('kind')!r}; expected one of {', '.join(KINDS)}.")
-    return _full(cell)
+    return _full({**cell, "reproduced": cell.get("reproduced") or None})
 
 
 def _front(front: Any, keys: set[str], ids: set[str]) -> dict[str, Any]:

@@ -108,16 +108,19 @@ const sectionIndex = (row, key) => {
   return measured(row, key) ? order.get(cellOf(row, key).group || "") : list.length;
 };
 
+const groupWords = (key, group) => metrics.get(key).groups?.[group] || (group && `group ${group}`) || "";
+
 const describeGroup = (section, key) => {
   const distinct = (value) => [...new Set(section.rows.map(value).filter(Boolean))];
-  const parts = ["tier", "extractor", "device"]
+  const words = metrics.get(key).groups?.[section.group];
+  const parts = (words ? ["tier"] : ["tier", "extractor", "device"])
     .map((name) => distinct((row) => row[name]))
-    .concat([section.ranked ? [] : distinct((row) => cellOf(row, key).reason)])
+    .concat([section.ranked || words ? [] : distinct((row) => cellOf(row, key).reason)])
     .filter((values) => values.length && values.length < 4);
   const what = parts.map((values) => values.join(", ")).join(" · ");
   const rest = section.rows.length - section.ranked;
   const counts = [section.ranked && `${section.ranked} ranked`, rest && `${rest} not ranked`].filter(Boolean).join(", ");
-  return [section.group && `Group ${section.group}`, what, counts].filter(Boolean).join(" · ");
+  return [words || (section.group && `Group ${section.group}`), what, counts].filter(Boolean).join(" · ");
 };
 
 const haystacks = new Map();
