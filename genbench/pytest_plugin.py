@@ -4,7 +4,9 @@
         genbench_check("my_model", suite="digits")
 
 runs the suite's row (what an earlier test run left in pytest's cache is not done again), judges it as
-``genbench check`` does, and fails with one sentence for everything that is worse or missing.
+``genbench check`` does, and fails with one sentence for everything that is worse or missing. What cannot be compared is
+a warning. An installed genbench offers the fixture by its entry point, whose name is the module's, so that
+``-p genbench.pytest_plugin`` names the same plug-in; nothing heavy is imported before the fixture is called.
 """
 
 from __future__ import annotations
@@ -94,6 +96,8 @@ def genbench_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
             verdicts = _judged(run, str(against), metrics, alpha, parse_tolerances(tolerance))
         if verdicts.failed:
             pytest.fail(_told(verdicts), pytrace=False)
+        for sentence in _not_judged(verdicts):
+            request.node.warn(pytest.PytestWarning(sentence))
         return verdicts
 
     return check
@@ -162,6 +166,17 @@ def _judged(
     entries = [entry for entry in read_entries(result.root) if entry.record.file_stem in made]
     rows = list(dict.fromkeys(entry.record.row for entry in entries))
     return judge(entries, before, Options(alpha, tolerances, rows, metrics))
+
+
+def _not_judged(verdicts: Verdicts) -> list[str]:
+    """What a passing test did not judge, though the baseline has it."""
+    from genbench.check import render
+
+    return [
+        f"genbench_check: {render.sentence(finding)}"
+        for finding in verdicts.findings
+        if finding.verdict == "not comparable" and not finding.by_nature
+    ]
 
 
 def _told(verdicts: Verdicts) -> str:

@@ -198,8 +198,9 @@ def read_record(path: Path) -> Record:
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        json.dumps(value, ensure_ascii=False).encode()
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable record: {error}. Delete it and run again to make it anew.") from None
     try:
         return Record.model_validate(_migrated(path, value))
@@ -207,6 +208,10 @@ def read_record(path: Path) -> Record:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{path}: not a valid record: {where}: {first['msg']}") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _migrated(path: Path, value: Any) -> dict[str, Any]:
@@ -219,9 +224,8 @@ def _migrated(path: Path, value: Any) -> dict[str, Any]:
             else "It is no record of a released genbench: make it again with `genbench run`, or `genbench rescore` of "
             "its run."
         )
-        raise DataError(
-            f"{path}: record schema version {version!r}, this genbench reads versions 1 to {SCHEMA_VERSION}. {mend}"
-        )
+        known = "version 1" if SCHEMA_VERSION == 1 else f"versions 1 to {SCHEMA_VERSION}"
+        raise DataError(f"{path}: record schema version {version!r}, this genbench reads {known}. {mend}")
     for older in range(version, SCHEMA_VERSION):
         value = MIGRATIONS[older](value) | {"schema_version": older + 1}
     return dict(value)

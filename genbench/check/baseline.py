@@ -20,7 +20,7 @@ from genbench.check.collect import Entry, by_row, read_entries
 from genbench.errors import DataError, UsageError, unknown
 from genbench.files import hash_file, write_json
 
-MANIFEST = "baseline.json"
+MANIFEST, RECORDS = "baseline.json", "records"
 
 
 class Update(BaseModel):
@@ -61,7 +61,7 @@ def read_baseline(folder: Path) -> Baseline | None:
         found = Baseline.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: not a readable baseline: {str(error).splitlines()[0]}") from None
-    records = path.parent / "records"
+    records = path.parent / RECORDS
     for added in sorted({record.name for record in records.glob("*.json")} - set(found.hashes)):
         raise DataError(
             f"{records / added}: not in {MANIFEST}. Remove it, or accept it with `genbench baseline update`."
@@ -81,25 +81,36 @@ def read_baseline(folder: Path) -> Baseline | None:
 def baseline_entries(source: str | Path) -> list[Entry]:
     """All records of a baseline, verified; also of a record, a folder of records or ``leaderboard:SUITE``.
 
+    Records that are named in a baseline's folder are verified as those of the baseline.
+
     Raises:
         UsageError: none there. DataError: a damaged baseline or record.
     """
     path = Path(source)
-    read_baseline(path.parent if path.name == MANIFEST else path)
-    return read_entries(source)
+    inside = [folder.parent for folder in (path, path.parent) if folder.name == RECORDS]
+    made = read_baseline(next(iter(inside), path.parent if path.name == MANIFEST else path))
+    entries = read_entries(source)
+    for entry in entries:
+        told = None if made is None else made.values.get(entry.record.file_stem)
+        if made is not None and told != _values(entry):
+            raise DataError(
+                f"{source}: {MANIFEST} does not hold the values that {entry.path.name} has, so that what was reviewed "
+                "is not what is judged. Restore both, or write them with `genbench baseline update`."
+            )
+    return entries
 
 
 def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, author: str) -> Baseline:
     """Write a baseline of ``entries``; of a baseline that is there, rows that they do not have are kept.
 
-    The old folder stays as it is until the new one is whole.
+    The old folder stays as it is until the new one is whole; what else lies in it is kept. A link is followed.
 
     Raises:
         UsageError: no reason or author, no records, failed ones, or records of another suite than the baseline's.
         DataError: the baseline that is there is damaged.
     """
     _check(entries, reason, author)
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     old = read_baseline(folder)
     suite = entries[0].record.suite
     if old is not None and old.suite != suite:
@@ -110,16 +121,17 @@ def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, auth
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
         fresh = Path(name) / "new"
-        (fresh / "records").mkdir(parents=True)
+        (fresh / RECORDS).mkdir(parents=True)
         if old is not None:
             _copy_kept(folder, fresh, set(rows))
+            _copy_others(folder, fresh)
         values = dict(_kept_values(old, set(rows)))
         for entry in entries:
-            _copy(entry, fresh / "records")
+            _copy(entry, fresh / RECORDS)
             values[entry.record.file_stem] = _values(entry)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         done = Update(date=now, author=author, reason=reason, rows=sorted(rows), genbench_version=__version__)
-        hashes = {path.name: hash_file(path) for path in sorted((fresh / "records").glob("*.json"))}
+        hashes = {path.name: hash_file(path) for path in sorted((fresh / RECORDS).glob("*.json"))}
         history = [*(old.history if old else []), done]
         made = Baseline(suite=suite, values=dict(sorted(values.items())), hashes=hashes, history=history)
         write_json(fresh / MANIFEST, made.model_dump(mode="json"))
@@ -188,9 +200,20 @@ def _file_name(name: str) -> str:
 
 
 def _copy_kept(folder: Path, fresh: Path, replaced: set[str]) -> None:
-    for path in (folder / "records").iterdir():
-        if _row_of(path.stem) not in replaced:
-            shutil.copyfile(path, fresh / "records" / path.name)
+    for path in (folder / RECORDS).iterdir():
+        if path.is_file() and _row_of(path.stem) not in replaced:
+            shutil.copyfile(path, fresh / RECORDS / path.name)
+
+
+def _copy_others(folder: Path, fresh: Path) -> None:
+    """What is no part of a baseline, as a note that somebody laid beside it."""
+    for path in folder.iterdir():
+        if path.name in (MANIFEST, RECORDS):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, fresh / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, fresh / path.name, follow_symlinks=False)
 
 
 def _kept_values(old: Baseline | None, replaced: set[str]) -> dict[str, dict[str, float]]:

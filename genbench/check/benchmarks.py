@@ -64,7 +64,7 @@ def _read_file(path: Path) -> list[Benchmark]:
         value = json.loads(path.read_text(encoding="utf-8"))
         machine, when = _machine(value["machine_info"]), str(value.get("datetime", ""))
         return [_benchmark(entry, machine, when) for entry in value["benchmarks"]]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{path}: not a readable file of pytest-benchmark ({type(error).__name__}: {error}). Make it again with "
             "`pytest --benchmark-json FILE`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from genbench.errors import DataError, UsageError
 from genbench.evaluation.result import read_scores
 from genbench.record import Record, read_record
 
-LEADERBOARD = "leaderboard:"
+LEADERBOARD, RUN_FILE = "leaderboard:", "run.json"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ def read_entries(source: str | Path) -> list[Entry]:
     """All records of ``source``, in order of their file names.
 
     Args:
-        source: a record, the folder of a run, of a baseline or of records, or ``leaderboard:SUITE``.
+        source: a record, the folder of a run (the rows that it was last asked for), of a baseline or of records, or
+            ``leaderboard:SUITE``.
 
     Raises:
         UsageError: no such file, or no record in it.
@@ -66,10 +68,31 @@ def record_files(source: str | Path) -> list[Path]:
             "`genbench baseline update` wrote, or leaderboard:SUITE."
         )
     records = folder / "records" if (folder / "records").is_dir() else folder
-    found = sorted(path for path in records.glob("*.json") if path.name not in ("run.json", "baseline.json"))
+    found = sorted(path for path in records.glob("*.json") if path.name not in (RUN_FILE, "baseline.json"))
+    if records != folder and (folder / RUN_FILE).is_file():
+        rows = _rows_of_run(folder / RUN_FILE)
+        found = [path for path in found if path.stem in rows]
     if not found:
         raise UsageError(f"{source}: no records (*.json) in {records}. Has the run finished a row?")
     return found
+
+
+def _rows_of_run(path: Path) -> list[str]:
+    """File stems of the rows that the last run in a folder was asked for; what an earlier one left beside them is old.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        if not isinstance(rows, list):
+            raise ValueError(f"'rows' is {type(rows).__name__}, expected a list")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: which rows the run was asked for cannot be read ({type(error).__name__}: {error}). Run the suite "
+            f"again in this folder, or give {path.parent / 'records'} to take all records there."
+        ) from None
+    return rows
 
 
 def _leaderboard(source: str) -> Path:
@@ -86,8 +109,15 @@ def _leaderboard(source: str) -> Path:
 
 
 def _read(path: Path) -> Entry:
-    record = read_record(path)
-    return Entry(record, read_scores(path.parent, record.per_image), path)
+    try:
+        record = read_record(path)
+    except RecursionError:
+        raise DataError(f"{path}: not a readable record: it is nested too deeply.") from None
+    scores = read_scores(path.parent, record.per_image)
+    for name, array in scores.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{path}: per-image scores '{name}' are {array.dtype}, expected numbers. Make them again.")
+    return Entry(record, scores, path)
 
 
 def by_row(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

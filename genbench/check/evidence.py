@@ -11,16 +11,18 @@ scores of samples pair by their numbers as those of test images do.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from genbench.check.collect import Entry
 from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
-from genbench.evaluation.uncertainty import Difference, metric_half_widths
+from genbench.evaluation.uncertainty import Difference, metric_half_widths, shared_error, widened
 from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
 
@@ -37,7 +39,14 @@ class Noise:
         """One-sided p-value of a distance ``gap`` beyond what is to be rejected, on the side of half width ``half``."""
         if half == 0:
             return float(gap <= 0)
-        return float(stats.t.sf(gap / half * stats.t.ppf(0.975, self.freedom), self.freedom))
+        quantile = -gap / half * _t975(self.freedom)
+        return float(special.ndtr(quantile) if math.isinf(self.freedom) else special.stdtr(self.freedom, quantile))
+
+
+@lru_cache
+def _t975(freedom: float) -> float:
+    """Of Student's t, the normal's where ``freedom`` is infinite."""
+    return float(stats.t.ppf(0.975, freedom))
 
 
 @dataclass(frozen=True)
@@ -89,10 +98,22 @@ def measurements(entries: Iterable[Entry], identity: Identity) -> list[Measureme
     ]
 
 
+def _spelled(metric: MetricResult) -> str:
+    return json.dumps([metric.comparable, metric.kind, metric.unit, metric.higher_is_better], sort_keys=True)
+
+
+def has_interval(found: Iterable[Measurement]) -> bool:
+    """Whether each measurement says how uncertain it is."""
+    return all(metric_half_widths(metric) is not None for _, metric in found)
+
+
 def first_unlike(found: Sequence[Measurement]) -> str | None:
     """The first difference between any two measurements in how they were made; None where they may be compared."""
     first = found[0][1]
-    for _, metric in found:
+    same = _spelled(first)
+    for _, metric in found[1:]:
+        if _spelled(metric) == same:
+            continue
         unlike = first_difference(first.comparable, metric.comparable) or first_difference(
             first.model_dump(include=_MUST_AGREE), metric.model_dump(include=_MUST_AGREE)
         )
@@ -116,8 +137,9 @@ def _of_two(baseline: Measurement, candidate: Measurement) -> Evidence | None:
     if found.paired_n is None and alike:
         found = _paired_samples(baseline, candidate) or found
     if found.ci95 is None:
-        exact = x.kind == y.kind == "exact" or found.value == 0
-        return Evidence(found.value, (Noise(0.0, 0.0),), "exact values" if exact else "") if exact else None
+        if x.kind == y.kind == "exact":
+            return Evidence(found.value, (Noise(0.0, 0.0),), "exact values")
+        return Evidence(0.0, (Noise(0.0, 0.0),), "equal values") if found.value == 0 else None
     seeds = "one seed each" if alike else f"seed {a.record.seed} against seed {b.record.seed}, not paired"
     return Evidence(found.value, (_noise(found),), f"{found.method}, {seeds}")
 
@@ -184,7 +206,9 @@ def _paired_means(baseline: Sequence[Measurement], candidate: Sequence[Measureme
         if found.paired_n is None or found.paired_n != len(other.scores[key]):
             return None
     means = [np.stack([entry.scores[key] for entry, _ in side]).mean(0) for side in (baseline, candidate)]
-    return paired_difference(means[0], means[1], str(first.provenance["paired_by"]))
+    found = paired_difference(means[0], means[1], str(first.provenance["paired_by"]))
+    shared = [shared_error(metric) / len(side) for side in (baseline, candidate) for _, metric in side]
+    return widened(found, math.hypot(*shared))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

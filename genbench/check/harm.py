@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from genbench.check.evidence import Evidence
@@ -41,7 +42,7 @@ def right_value(metric: MetricResult) -> RightValue | None:
     places = extra if isinstance(extra, dict) else {}
     for key, one_sided in (("expected", True), ("test_split", False)):
         value = places.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if (isinstance(value, float) and math.isfinite(value)) or (type(value) is int and abs(value) < 2**53):
             return RightValue(float(value), one_sided)
     return None
 

@@ -3,8 +3,9 @@
 ``comparable`` says how a number was made, not how the model was: another budget, seed or config is just what is judged.
 A verdict "worse" needs the harm to lie beyond the tolerance by a one-sided test, its p-value adjusted for the number of
 tests by Holm's method; "better" likewise, without a tolerance. Of a metric with a right value (the test split's, say)
-harm is to be further away from it. Values that are known exactly need no test and count as none. Speeds are a family of
-tests of their own: the ratio of medians beyond the tolerance, and the test of `genbench.check.speed`.
+harm is to be further away from it. Values that are known exactly need no test and count as none; what lies within
+`ROUNDING` is the same however surely it differs. Speeds are a family of tests of their own: the ratio of medians beyond
+the tolerance, and the test of `genbench.check.speed`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,24 @@ from dataclasses import dataclass, replace
 
 from genbench.check.collect import Entry, by_row, one_suite
 from genbench.check.decide import QualityTest, SpeedTest, Waiting, decide
-from genbench.check.evidence import Evidence, Identity, Measurement, evidence, first_unlike, measurements
+from genbench.check.evidence import (
+    Evidence,
+    Identity,
+    Measurement,
+    evidence,
+    first_unlike,
+    has_interval,
+    measurements,
+)
 from genbench.check.finding import Finding, Options, Verdicts
 from genbench.check.harm import harm
 from genbench.check.speed import SPEED_METRICS, contest, repetitions
 from genbench.errors import UsageError, unknown
 from genbench.record import MetricResult
+from genbench.report.names import metric_name
+
+ROUNDING = 1e-5
+"""Share of a value by which float32 arithmetic in another order moves it: another processor, thread count or build."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ def judge(
     for row, entries in before.items():
         if options.asks(row):
             found += _judge_row(row, entries, after.get(row), options)
-    if not found:
+    if all(isinstance(one, Finding) and one.verdict == "not comparable" and not one.metric for one in found):
         raise UsageError(
             "There is nothing to check: no row of the baseline that is asked for has a value of the metrics asked for."
         )
@@ -85,7 +98,9 @@ def _judge_row(
 ) -> list[Waiting]:
     asked = [identity for identity in _identities(baseline) if not options.metrics or identity[0] in options.metrics]
     if not asked:
-        return []
+        broken = [entry.record for entry in baseline if entry.record.status == "failed"]
+        told = [f"the baseline's seed {record.seed} failed: {record.reason}" for record in broken]
+        return [Finding(row, "", "not comparable", told[0])] if len(broken) == len(baseline) else []
     if candidate is None:
         return [Finding(row, "", "missing", "the candidate has no such row")]
     failed = [entry.record for entry in candidate if entry.record.status == "failed"]
@@ -95,12 +110,27 @@ def _judge_row(
     for identity in asked:
         sides = _Sides(measurements(baseline, identity), measurements(candidate, identity), candidate)
         found.append(_judge_metric(row, identity, sides, options))
+    return [*found, *_unjudged(row, found)]
+
+
+def _unjudged(row: str, found: Sequence[Waiting]) -> list[Finding]:
+    """A row that is there, but of which nothing can be judged, or of its quality nothing, is as good as missing."""
     unlike = [one for one in found if isinstance(one, Finding) and one.verdict == "not comparable"]
     if len(unlike) == len(found):
         told = next((one for one in unlike if not one.by_nature), unlike[0])
         reason = f"nothing of this row can be compared, {told.metric} for one: {told.reason}"
-        found.append(Finding(row, "", "missing", reason))
-    return found
+        return [Finding(row, "", "missing", reason)]
+    quality = [one for one in found if metric_name(_finding(one).metric).group != "cost"]
+    unlike = [one for one in unlike if one in quality and not one.by_nature]
+    judged = [one for one in quality if not _finding(one).by_nature]
+    if unlike and len(unlike) == len(judged):
+        reason = f"nothing of this row's quality can be compared, {unlike[0].metric} for one: {unlike[0].reason}"
+        return [Finding(row, "", "missing", reason)]
+    return []
+
+
+def _finding(one: Waiting) -> Finding:
+    return one if isinstance(one, Finding) else one.finding
 
 
 def _identities(entries: Iterable[Entry]) -> list[Identity]:
@@ -125,7 +155,7 @@ def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options)
         return _judge_speed(start, sides, options)
     found = evidence(sides.baseline, sides.candidate)
     if found is None:
-        return _judge_without_interval(start, sides.baseline[0][1], options)
+        return _judge_without_interval(start, sides, options)
     return _judge_quality(replace(start, change=found.value, ci95=found.ci95), found, sides.baseline[0][1], options)
 
 
@@ -160,8 +190,10 @@ def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
         repetitions([entry for entry, _ in side], start.metric) for side in (sides.baseline, sides.candidate)
     )
     value = _mean(sides.baseline)
-    if not len(before) or not len(after) or value <= 0:
-        return replace(start, verdict="not comparable", reason="a record has no timing windows, or none above 0")
+    if not len(before) or value <= 0:
+        return replace(start, verdict="not comparable", reason="the baseline has no timing windows, or none above 0")
+    if not len(after):
+        return replace(start, verdict="missing", reason="the candidate has no timing windows, or none above 0")
     start = replace(start, change=_mean(sides.candidate) - value)
     tolerance = options.tolerance(start.metric)
     found = contest(before, after)
@@ -170,14 +202,20 @@ def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
     return SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text)
 
 
-def _judge_without_interval(start: Finding, metric: MetricResult, options: Options) -> Finding:
-    """A value without an interval is judged by a tolerance that was asked for, and by nothing else."""
+def _judge_without_interval(start: Finding, sides: _Sides, options: Options) -> Finding:
+    """A value without an interval is judged by a tolerance that was asked for, and by nothing else.
+
+    A candidate that lost the interval that the baseline has is missing it.
+    """
+    metric = sides.baseline[0][1]
     before, after = start.baseline, start.candidate
     assert before is not None and after is not None
     change = after - before
     start = replace(start, change=change)
     if metric.higher_is_better is None:
         return _without_direction(start)
+    if has_interval(sides.baseline):
+        return replace(start, verdict="missing", reason="the value has no interval, the baseline's has one")
     if metric.name not in options.tolerances:
         reason = "it has no interval; name a --tolerance to judge it"
         return replace(start, verdict="not comparable", reason=reason, by_nature=True)
@@ -196,6 +234,8 @@ def _judge_quality(start: Finding, found: Evidence, metric: MetricResult, option
     if judged is None:
         return _without_direction(start)
     told = "; ".join(text for text in (judged.told, found.method) if text)
+    if 0 < abs(found.value) <= ROUNDING * abs(start.baseline):
+        return QualityTest(start, 1.0, 1.0, "", f"{told}; no more than rounding", found.exact)
     beyond = f"{told}, beyond the tolerance of {tolerance.text}" if margin else told
     return QualityTest(start, judged.p_worse, judged.p_better, beyond, told, found.exact)
 

@@ -6,6 +6,7 @@ sequence or a command of GitHub Actions.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 
@@ -101,11 +102,12 @@ def _line(finding: Finding) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as a cell of a Markdown table: no markup of its own, one line."""
+    """Text as a cell of a Markdown table: no markup of its own, no link, nobody mentioned, one line."""
     text = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     for mark in "\\|*_`[]~$":
         text = text.replace(mark, "\\" + mark)
-    return text
+    text = text.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+    return re.sub(r"(?<!\w)@", "@&#8203;", text)
 
 
 def junit(found: Verdicts) -> str:

@@ -109,7 +109,7 @@ def verify(
     checkpoint = None if weights is None else find_checkpoint(weights, entries[0].record.suite)
     if seed is None and checkpoint is not None:
         seed = read_manifest(checkpoint).seed
-    ok = True
+    failed: list[str] = []
     for entry in of_seed(entries, seed):
         if run is not None:
             found = verify_samples(entry, run, device=device, data_root=data_root)
@@ -120,9 +120,12 @@ def verify(
             click.echo(line)
         if found.ok:
             write_marks(folder, read_marks(folder) | {entry.path.stem: found.mark(by or git_author())})
-        ok = ok and found.ok
-    click.echo(f"Now: genbench leaderboard build {folder}" if ok else "Not marked as reproduced.")
-    return 0 if ok else 1
+        else:
+            failed.append(entry.path.stem)
+    if failed:
+        click.echo(f"Not marked as reproduced now: {', '.join(failed)}.", err=True)
+    click.echo(f"Now: genbench leaderboard build {folder}")
+    return 1 if failed else 0
 
 
 @command.command("diff")

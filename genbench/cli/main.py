@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         status = 2
     except GenbenchError as error:
-        click.echo(f"genbench: {error}", err=True)
+        click.echo(f"genbench: {_shown(str(error))}", err=True)
         status = 2
     except BrokenPipeError:
         sys.stderr.close()
@@ -88,3 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("Interrupted. Files are whole; a run goes on from here with the same command.", err=True)
         status = 130
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _shown(message: str) -> str:
+    """A message without control characters, which a terminal would obey, and without lines that a CI service would."""
+    lines = ("".join(c if c.isprintable() else " " for c in line) for line in message.split("\n"))
+    return "\n".join(line.replace("::", ": :") if line.lstrip().startswith("::") else line for line in lines)

@@ -19,7 +19,13 @@ from scipy import stats
 
 from genbench.errors import DataError, UsageError, unknown
 from genbench.evaluation.result import EvalResult, read_result, read_scores
-from genbench.evaluation.uncertainty import Difference, metric_half_widths, unpaired_difference
+from genbench.evaluation.uncertainty import (
+    Difference,
+    metric_half_widths,
+    shared_error,
+    unpaired_difference,
+    widened,
+)
 from genbench.record import MetricResult, Record, read_record
 
 Verdict = Literal["better", "worse", "same within noise", "different", "equal", "no interval", "not comparable"]
@@ -275,7 +281,8 @@ def _paired(a: Measured, b: Measured, mine: MetricResult, other: MetricResult) -
         note = (
             f"difference over {finite.sum()} of {len(x)} {things}s: not finite in A {infinite[0]}, in B {infinite[1]}"
         )
-    return paired_difference(x[finite], y[finite], things), note
+    found = paired_difference(x[finite], y[finite], things)
+    return widened(found, math.hypot(shared_error(mine), shared_error(other))), note
 
 
 def _is_mean(metric: MetricResult, scores: np.ndarray) -> bool:

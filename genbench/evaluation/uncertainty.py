@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scipy import stats
@@ -66,6 +66,26 @@ def metric_half_widths(metric: MetricResult) -> HalfWidths | None:
         metric.value, metric.ci95, metric.provenance.get("interval"), metric.provenance.get("standard_error")
     )
     return HalfWidths(0.0, 0.0) if found is None and metric.kind == "exact" else found
+
+
+def shared_error(metric: MetricResult) -> float:
+    """Standard error of what all per-image scores of a metric have in common (an estimated log Z); 0 without one."""
+    extra = metric.provenance.get("extra")
+    found = extra.get("shared_error") if isinstance(extra, dict) else None
+    return float(found) if _is_number(found) else 0.0  # type: ignore[arg-type]
+
+
+def widened(found: Difference, error: float) -> Difference:
+    """A difference with a further, independent standard error, as of what pairs of scores do not have in common.
+
+    Scores that are all equal share that error too: nothing is added to them.
+    """
+    if error == 0 or found.ci95 is None or (found.value == 0 and found.ci95 == (0.0, 0.0)):
+        return found
+    half = math.hypot((found.ci95[1] - found.ci95[0]) / 2, Z95 * error)
+    interval = (found.value - half, found.value + half)
+    method = f"{found.method}, widened by the standard errors of what all scores share"
+    return replace(found, ci95=interval, p=_p_value(found.value, half), method=method)
 
 
 def unpaired_difference(a: float, b: float, around_a: HalfWidths, around_b: HalfWidths) -> Difference:

@@ -14,6 +14,7 @@ from genbench.check.collect import Entry, by_row, record_files
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.result import read_scores
 from genbench.files import atomic_path
+from genbench.leaderboard.diff import printable
 from genbench.leaderboard.folder import GRIDS, RECORDS
 from genbench.leaderboard.rules import problems
 from genbench.record import Record, read_record
@@ -59,18 +60,26 @@ def add(records: Sequence[Path], folder: Path, *, replace: bool = False) -> list
 def merge(source: Path, folder: Path) -> tuple[list[str], Sequence[Refused]]:
     """Add the records of another leaderboard that may be added; returns their file stems, and the others.
 
-    Rows that are there stay as they are, and marks of verification are not taken over.
+    Rows that are there stay as they are; records that are there already, byte for byte, are passed over. Marks of
+    verification are not taken over.
 
     Raises:
         UsageError: no records in ``source``.
     """
-    judged = judge(record_files(source), folder, replace=False)
+    there = Path(folder) / RECORDS
+    files = [path for path in record_files(source) if not _is_there(path, there / path.name)]
+    judged = judge(files, folder, replace=False)
     return copy(judged.accepted, folder), judged.refused
+
+
+def _is_there(path: Path, other: Path) -> bool:
+    return other.is_file() and other.read_bytes() == path.read_bytes()
 
 
 def refusals(refused: Sequence[Refused]) -> str:
     """Files and everything that is wrong with them, as text of several lines."""
-    return "\n".join(f"{one.path}:" + "".join(f"\n  - {reason}" for reason in one.reasons) for one in refused)
+    listed = [(str(one.path), "".join(f"\n  - {printable(reason)}" for reason in one.reasons)) for one in refused]
+    return "\n".join(f"{printable(path)}:{reasons}" for path, reasons in listed)
 
 
 def judge(files: Sequence[Path], folder: Path, *, replace: bool) -> Judged:

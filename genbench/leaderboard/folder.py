@@ -71,9 +71,16 @@ def read_folder(path: Path) -> Folder:
 
 
 def read_rules(path: Path) -> str:
-    """The text of rules.md; empty where there is none."""
+    """The text of rules.md; empty where there is none.
+
+    Raises:
+        DataError: it is not text in UTF-8.
+    """
     file = Path(path) / RULES
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not text in UTF-8 ({error}). Save it as UTF-8.") from None
 
 
 def describe_suite(name: str) -> str:

@@ -217,7 +217,7 @@ def _cell(pooled: Pooled, rank: tuple[int, int] | None, marks: Mapping[int, Mark
         text = "failed" if metric.status == "failed" else DASH
         return Cell(text=text, status=metric.status, reason=metric.reason or "")
     low, high = metric.ci95 or (None, None)
-    spread = "" if pooled.spread is None else f" ± {format_value(metric.name, pooled.spread)}"
+    spread = "" if not pooled.spread else f" ± {format_value(metric.name, pooled.spread)}"
     return Cell(
         value=metric.value,
         low=low,

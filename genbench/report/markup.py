@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -58,5 +58,5 @@ def latex(text: str) -> str:
 
 
 def bracketed(cell: str) -> str:
-    r"""A cell that begins with [ would be read as the argument of the ``\\`` before it."""
-    return re.sub(r"^(\s*)\[", r"\1{[}", cell)
+    r"""A cell that begins with [ or * would be read as the argument or the star of the ``\\`` before it."""
+    return re.sub(r"^(\s*)([\[*])", r"\1{\2}", cell)

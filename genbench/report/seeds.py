@@ -119,7 +119,9 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
     if len(used) == 1:
         return Pooled(first, values, note=note)
     mean, half, spread = mean_of_seeds(used)
-    ci95 = None if half is None else (mean - half, mean + half)
+    is_share = metric_name(first.name).style in ("share", "percent") and min(m.value or 0.0 for m in used) >= 0
+    least = 0.0 if is_share else -math.inf
+    ci95 = None if half is None else (max(mean - half, least), mean + half)
     told = {key: value for key, value in first.provenance.items() if key != "standard_error"}
     joined = first.model_copy(update={"value": mean, "ci95": ci95, "provenance": told})
     return Pooled(joined, values, spread, note)

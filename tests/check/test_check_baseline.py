@@ -123,6 +123,50 @@ def test_changed_scores_are_refused(gate):
         baseline_entries(gate)
 
 
+@pytest.mark.parametrize("how", ["value", "row"])
+def test_a_table_that_is_not_that_of_the_records_is_refused(gate, how):
+    path = gate / "baseline.json"
+    value = json.loads(path.read_text())
+    if how == "value":
+        value["values"]["vae-s0"]["fid"] = 9.0
+    else:
+        del value["values"]["vae-s0"]
+    path.write_text(json.dumps(value))
+    for source in (gate, path, gate / "records", gate / "records" / "vae-s0.json"):
+        with pytest.raises(DataError, match=r"baseline\.json does not hold the values that vae-s0\.json has"):
+            baseline_entries(source)
+    assert [one.record.row for one in baseline_entries(gate / "records" / "ddpm-s0.json")] == ["ddpm"]
+
+
+def test_records_named_inside_a_baseline_are_verified(gate):
+    path = gate / "records" / "vae-s0.json"
+    path.write_text(path.read_text().replace('"value": 2.0', '"value": 9.0'))
+    for source in (gate / "records", path):
+        with pytest.raises(DataError, match="changed since"):
+            baseline_entries(source)
+
+
+def test_what_else_lies_in_the_folder_is_kept(gate, tmp_path):
+    (gate / "README.md").write_text("why")
+    (gate / "notes" / "deep").mkdir(parents=True)
+    (gate / "notes" / "deep" / "a.txt").write_text("a")
+    (gate / "link").symlink_to("README.md")
+    (gate / "records" / "stray").mkdir()
+    update_baseline(gate, run(tmp_path / "second", 3.0, ["vae"]), reason="wider", author="Bo")
+    assert (gate / "README.md").read_text() == "why"
+    assert (gate / "notes" / "deep" / "a.txt").read_text() == "a"
+    assert (gate / "link").is_symlink() and (gate / "link").read_text() == "why"
+
+
+def test_a_link_is_followed(gate, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(gate)
+    update_baseline(link, run(tmp_path / "second", 3.0, ["vae"]), reason="wider", author="Bo")
+    assert link.is_symlink()
+    assert read_baseline(gate).values["vae-s0"]["fid"] == 3.0
+    assert [path.name for path in gate.parent.iterdir()] == ["digits"]
+
+
 def test_removed_and_added_records_are_refused(gate):
     record = (gate / "records" / "vae-s0.json").rename(gate / "records" / "other-s0.json")
     with pytest.raises(DataError, match=r"other-s0\.json: not in baseline\.json"):

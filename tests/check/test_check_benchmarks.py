@@ -108,6 +108,8 @@ def test_what_pytest_benchmark_writes_itself_is_read(tmp_path):
         "{}",
         '{"machine_info": {}, "benchmarks": [{}]}',
         '{"machine_info": 1, "benchmarks": []}',
+        "[" * 100_000,
+        '{"machine_info": {}, "benchmarks": [{"fullname": "a", "stats": {"median": 1, "iqr": 0, "rounds": Infinity}}]}',
         '{"machine_info": {}, "benchmarks": [{"fullname": "a", "stats": {"median": 0, "iqr": 0, "rounds": 3}}]}',
         '{"machine_info": {}, "benchmarks": [{"fullname": "a", "stats": {"median": NaN, "iqr": 0, "rounds": 3}}]}',
     ],

@@ -179,6 +179,15 @@ def test_the_author_is_gits(tmp_path, capsys, monkeypatch):
     assert read_baseline(tmp_path / "gate").history[0].author == "Grace"
 
 
+def test_a_metric_that_failed_is_told_when_it_is_accepted(tmp_path, capsys):
+    gone = metric("fid", 1.0).model_copy(update={"value": None, "status": "failed", "reason": "no\n::weights"})
+    source = write(tmp_path / "r", entry("vae", [gone, metric("kid", 1.0, 0.1)]))
+    arguments = ["baseline", "update", source, tmp_path / "gate", "--reason", "x", "--author", "y"]
+    status, out, _ = genbench(capsys, *arguments)
+    assert status == 0
+    assert "vae-s0 has no fid (no ::weights): no check will ask for it." in out.splitlines()
+
+
 def test_several_seeds_need_no_warning(tmp_path, capsys):
     made = [entry("vae", [metric("fid", 2.0, 0.1)], seed) for seed in range(3)]
     made.append(entry("noise", [metric("fid", 9.0, 0.1)], control=True))

@@ -1,6 +1,8 @@
 """Evidence of a difference against closed forms: paired t, normal, Student t over seeds; Holm by hand."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from check_fixture import entry, exact, metric, scored
 from scipy import stats
 
 from genbench.check.evidence import Evidence, Noise, evidence, holm
+
+GUIDE = Path(__file__).parents[2] / "docs" / "regression-checks.md"
 
 
 def side(*values, half=0.1, name="fid"):
@@ -88,6 +92,31 @@ def test_scores_of_other_images_are_not_paired():
     assert found.ci95[0] < 0 < found.ci95[1]
 
 
+def shared_side(scores, error, seed=0):
+    """One record of scores that share the standard error of an estimated log Z."""
+    made, arrays = scored("bits_per_dim", scores)
+    spread = math.hypot(made.provenance["standard_error"], error)
+    where = made.provenance | {"standard_error": spread, "extra": {"shared_error": error}}
+    found = made.model_copy(update={"provenance": where})
+    return [(entry("rbm", [found], seed, arrays), found)]
+
+
+def test_what_all_scores_share_is_not_paired_away():
+    rng = np.random.default_rng(0)
+    before = rng.normal(2, 1, 5000)
+    after = before + rng.normal(0.05, 0.01, 5000)
+    assert evidence(shared_side(before, 0.0), shared_side(after, 0.0)).p_above(0.0) < 1e-9
+    found = evidence(shared_side(before, 0.03), shared_side(after, 0.04))
+    assert found.p_above(0.0) == pytest.approx(stats.norm.sf(found.value / 0.05), rel=0.01)
+    assert "paired over 5000 test images, widened by" in found.method
+    three = [one for seed in range(3) for one in shared_side(before + rng.normal(0, 1e-6), 0.03, seed)]
+    found = evidence(three, shared_side(after, 0.04))
+    error = math.hypot(0.03 / math.sqrt(3), 0.04)
+    assert found.p_above(0.0) == pytest.approx(stats.norm.sf(found.value / error), rel=0.02)
+    same = evidence(shared_side(before, 0.03), shared_side(before, 0.03))
+    assert same.exact and same.ci95 == (0.0, 0.0)
+
+
 def test_several_seeds_are_students_t_of_their_spread():
     before, after = [2.0, 2.2, 2.1], [2.9, 3.3, 3.1, 2.7]
     found = evidence(side(*before, half=1e-6), side(*after, half=1e-6))
@@ -103,6 +132,30 @@ def test_several_seeds_against_one_take_the_spread_of_the_several():
     found = evidence(side(*before, half=1e-6), side(3.0, half=1e-6))
     t = (3.0 - np.mean(before)) / (np.std(before, ddof=1) * math.sqrt(1 + 1 / 4))
     assert found.p_above(0.0) == pytest.approx(stats.t.sf(t, 3), rel=1e-9)
+
+
+def price_of_few_seeds():
+    """Seeds of both sides and the guide's figures, in standard deviations of the seeds."""
+    lines = re.findall(r"^\| (\d+) against (\d+) \| ([\d.]+) \| ([\d.]+) \|$", GUIDE.read_text(), re.MULTILINE)
+    return [(int(a), int(b), float(one), float(all_rows)) for a, b, one, all_rows in lines]
+
+
+@pytest.mark.parametrize(("before", "after", "one_row", "all_rows"), price_of_few_seeds())
+def test_the_guide_says_what_few_seeds_cost(before, after, one_row, all_rows):
+    def spread(count):
+        values = np.arange(count) - (count - 1) / 2
+        return values / values.std(ddof=1) if count > 1 else values
+
+    for tests, figure in ((13, one_row), (200, all_rows)):
+        for factor, caught in ((0.96, False), (1.04, True)):
+            found = evidence(
+                side(*spread(before), half=1e-9), side(*(spread(after) + factor * figure).tolist(), half=1e-9)
+            )
+            assert (tests * found.p_above(0.0) <= 0.01) == caught
+
+
+def test_the_guides_figures_are_found():
+    assert len(price_of_few_seeds()) == 5
 
 
 def test_a_small_spread_of_few_seeds_does_not_undercut_the_intervals():
@@ -133,7 +186,8 @@ def test_exact_values_are_certain_and_a_value_without_an_interval_leaves_it_open
     assert evidence(seeds, [(entry("a", []), before)]).p_below(0.0) == 1.0
     assert evidence(side(5.0, half=None), side(6.0, half=None)) is None
     assert evidence(side(5.0, 5.1, half=None), side(6.0, half=None)) is None
-    assert evidence(side(5.0, half=None), side(5.0, half=None)).p_above(0.0) == 1.0
+    equal = evidence(side(5.0, half=None), side(5.0, half=None))
+    assert equal.p_above(0.0) == 1.0 and equal.method == "equal values"
 
 
 def test_the_wider_noise_makes_the_interval():

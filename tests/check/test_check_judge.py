@@ -319,7 +319,64 @@ def test_speed_of_another_device_is_not_comparable():
     assert [one.verdict for one in found] == ["not comparable", "same"]
 
 
-def test_speed_without_windows_is_not_comparable():
+def test_a_speed_that_lost_its_windows_is_missing_and_one_that_had_none_not_comparable():
     metrics, timing = speed([99.0, 100.0, 101.0])
-    before, after = entry("a", [*metrics, fid(1.0)], timing=timing), entry("a", [*metrics, fid(1.0)])
-    assert judge([after], [before]).findings[0].verdict == "not comparable"
+    timed_row, bare = entry("a", [*metrics, fid(1.0)], timing=timing), entry("a", [*metrics, fid(1.0)])
+    assert judge([bare], [timed_row]).findings[0].verdict == "missing"
+    assert judge([timed_row], [bare]).findings[0].verdict == "not comparable"
+
+
+def test_a_lost_interval_is_missing():
+    found = one_metric(fid(2.0), fid(9.0, half=None))
+    assert (found.verdict, found.by_nature) == ("missing", False)
+    assert "the baseline's has one" in found.reason
+    assert one_metric(fid(2.0), fid(9.0, half=None), tolerances=parse_tolerances("fid=900%")).verdict == "missing"
+    before, after = ([entry("a", [fid(value, half), metric("kid", 1.0, 0.1)])] for value, half in ((2, None), (9, 0.1)))
+    assert verdicts(after, before)["a", "fid"].by_nature
+
+
+@pytest.mark.parametrize("share", [-0.9e-5, 0.9e-5, -1.1e-5, 1.1e-5])
+def test_what_rounding_moves_is_the_same(share):
+    images = np.linspace(2, 3, 40)
+    made = [scored("bits_per_dim", array) for array in (images, images + share * images.mean())]
+    before, after = (entry("a", [found], scores=scores) for found, scores in made)
+    certain = [exact("bits_per_dim", value) for value in (4.0, 4.0 * (1 + share))]
+    for found in (judge([after], [before]).findings[0], one_metric(*certain)):
+        assert found.verdict == ("same" if abs(share) < 1e-5 else "worse" if share > 0 else "better")
+        assert ("no more than rounding" in found.reason) == (abs(share) < 1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, "0.2"])
+def test_a_right_value_that_is_no_number_is_none(value):
+    where = {"provenance": {"extra": {"test_split": value}}}
+    before, after = ([entry("a", [metric("ssim_pairwise", v, 0.01, **where), fid(v * 10)])] for v in (0.2, 0.3))
+    found = verdicts(after, before)
+    assert found["a", "ssim_pairwise"].by_nature
+    assert found["a", "fid"].verdict == "worse"
+
+
+def test_a_row_of_whose_quality_nothing_can_be_compared_is_missing_however_fast_it_is():
+    metrics, timing = speed([99.0, 100.0, 101.0])
+    cost = [*metrics, exact("evaluations_per_image", 20.0, higher_is_better=False)]
+    unlike = [metric(name, 1.0, 0.1, comparable={"n": 100}) for name in ("fid", "kid")]
+    before = [entry("a", [fid(1.0), metric("kid", 1.0, 0.1), *cost], timing=timing)]
+    result = judge([entry("a", [*unlike, *cost], timing=timing)], before)
+    assert result.failed
+    assert [one.verdict for one in result.findings if not one.metric] == ["missing"]
+    assert "nothing of this row's quality can be compared, fid for one" in result.findings[-1].reason
+    assert not judge([entry("a", [unlike[0], metric("kid", 1.0, 0.1), *cost], timing=timing)], before).failed
+    fast = Options(metrics=["images_per_second"])
+    assert not judge([entry("a", [*unlike, *cost], timing=timing)], before, fast).failed
+    mixed = [entry("a", [fid(1.0), metric("precision", 0.5), *cost], timing=timing)]
+    assert judge([entry("a", [unlike[0], metric("precision", 0.6), *cost], timing=timing)], mixed).failed
+    bare = [entry("a", [fid(1.0, half=None), *cost], timing=timing)]
+    assert not judge([entry("a", [fid(1.1, half=None), *cost], timing=timing)], bare).failed
+
+
+def test_a_row_that_failed_in_the_baseline_is_told():
+    before = [entry("a", [fid(2.0)]), entry("b", [], status="failed", reason="loss is nan")]
+    after = [entry("a", [fid(2.0)]), entry("b", [fid(2.0)])]
+    result = judge(after, before)
+    found = {one.row: one for one in result.findings}
+    assert (found["b"].verdict, found["b"].reason) == ("not comparable", "the baseline's seed 0 failed: loss is nan")
+    assert not found["b"].by_nature and not result.failed

@@ -1,6 +1,8 @@
 """The pytest plug-in through pytest itself: as good as the baseline passes, worse fails with the reason."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -80,8 +82,18 @@ def test_no_names(genbench_check):
 """
 
 
-def pytest_in(folder, *arguments):
-    command = [sys.executable, "-m", "pytest", "-p", "genbench.pytest_plugin", "-q", *map(str, arguments)]
+HEAVY = """
+import sys
+
+
+def pytest_collection_finish(session):
+    print("heavy:", sorted({"torch", "numpy", "scipy", "pydantic"} & set(sys.modules)))
+"""
+NAMED = ["-p", "genbench.pytest_plugin"]
+
+
+def pytest_in(folder, *arguments, named=True):
+    command = [sys.executable, "-m", "pytest", *(NAMED if named else []), "-q", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"}
     environment.pop("PYTEST_ADDOPTS", None)
     found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
@@ -120,6 +132,31 @@ def test_each_test_passes_or_fails_with_its_reason(project):
     assert "name at least one row" in outcomes["no_names"][1]
     assert "Traceback" not in out
     assert (project / ".pytest_cache" / "d" / "genbench-tiny" / "records" / "coin-s0.json").is_file()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_installed_genbench_offers_the_fixture_once_and_imports_nothing_heavy(tmp_path, named):
+    (tmp_path / "conftest.py").write_text(HEAVY)
+    (tmp_path / "test_it.py").write_text("def test_it(genbench_check):\n    assert callable(genbench_check)\n")
+    status, out = pytest_in(tmp_path, "-s", "-p", "no:cacheprovider", named=named)
+    assert status == 0, out
+    assert "1 passed" in out and "heavy: []" in out
+    status, out = pytest_in(tmp_path, "--fixtures", named=named)
+    assert out.count("genbench_check -- ") == 1
+
+
+def test_what_a_passing_test_did_not_judge_is_a_warning(project):
+    shutil.copytree(project / "gate" / "records", project / "unlike", dirs_exist_ok=True)
+    path = project / "unlike" / "coin-s0.json"
+    value = json.loads(path.read_text())
+    for found in value["metrics"]:
+        if found["name"] == "bits_per_dim":
+            found["comparable"]["version"] = 99
+    path.write_text(json.dumps(value))
+    status, out = pytest_in(project, "-k", "as_good", "--genbench-baseline", "unlike")
+    assert status == 0, out
+    assert "1 passed, 5 deselected, 1 warning" in out
+    assert "genbench_check: coin: Bits/dim (exact) is not comparable" in out and "version: 99 against" in out
 
 
 def test_a_worse_model_fails_with_the_sentences_and_the_ini_names_the_baseline(project):

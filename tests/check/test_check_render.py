@@ -107,6 +107,12 @@ def test_text_of_a_record_stays_text_in_markdown(hostile):
     assert "&amp;lt;" in text
 
 
+def test_markdown_links_to_nothing_and_mentions_nobody():
+    text = render.markdown(verdicts(Finding("https://a.example", "fid", "worse", "www.b.example by @team, ddpm@x")))
+    assert "://" not in text and "www." not in text
+    assert "@&#8203;team, ddpm@x" in text
+
+
 def test_text_of_a_record_stays_text_in_junit(hostile):
     tree = ET.fromstring(render.junit(hostile))
     assert len(tree) == 1

@@ -89,6 +89,8 @@ def test_the_workflow_installs_runs_checks_and_keeps(workflow):
         "actions/upload-artifact",
     }
     assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", step["uses"]) for step in job["steps"] if "uses" in step)
+    checked = next(step for step in job["steps"] if step.get("name") == "Check against the baseline")
+    assert checked["if"] == "${{ !cancelled() }}", "a row that failed is told by the check too"
     assert workflow["permissions"] == {"contents": "read"}
 
 

@@ -124,5 +124,15 @@ def test_a_version_that_no_release_wrote_is_refused(tmp_path, version):
     value = json.loads((STORED / "v1.json").read_text())
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value | {"schema_version": version}))
-    with pytest.raises(DataError, match=rf"x.json: record schema version {version!r}, this genbench reads versions"):
+    with pytest.raises(DataError, match=rf"x.json: record schema version {version!r}, this genbench reads version"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("broken", ["NaN", "-Infinity", '"\\ud800"'])
+def test_what_is_no_json_is_refused_wherever_it_stands(tmp_path, broken):
+    text = (STORED / "v1.json").read_text().replace('"threads": 1', f'"threads": {broken}', 1)
+    assert broken in text
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"x.json: not a readable record"):
         read_record(path)

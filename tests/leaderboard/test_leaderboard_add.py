@@ -255,8 +255,11 @@ def test_merge_takes_what_passes_and_names_the_rest(board, tmp_path):
     for stem in ("vae-s0", "pca-s0"):
         for suffix in ("json", "npz"):
             shutil.copyfile(folder / "records" / f"{stem}.{suffix}", source / "records" / f"{stem}.{suffix}")
+    assert merge(source, folder) == ([], [])
     for suffix in ("json", "npz"):
         (folder / "records" / f"pca-s0.{suffix}").unlink()
+    theirs = source / "records" / "vae-s0.json"
+    theirs.write_text(theirs.read_text() + "\n")
     added, refused = merge(source, folder)
     assert added == ["pca-s0"] and [one.path.name for one in refused] == ["vae-s0.json"]
     assert "is there already" in refused[0].reasons[0]

@@ -12,7 +12,7 @@ from genbench.leaderboard import build as building
 from genbench.leaderboard.build import build, leaderboards
 from genbench.leaderboard.sheets import rank_text
 from genbench.record import MetricResult
-from genbench.report.markup import escape, latex, plain
+from genbench.report.markup import bracketed, escape, latex, plain
 
 MADE = ("README.md", "index.html", "table.csv", "table.tex")
 NASTY = r"""
@@ -105,7 +105,7 @@ def test_a_hostile_record_stays_text_everywhere(tmp_path):
     assert r"=1+\textless{}script\textgreater{}alert(1)\textless{}/script\textgreater{}" in tex
 
 
-@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r"])
 def test_formulas_are_kept_from_being_formulas(first):
     assert plain(f"{first}1") == f"'{first}1"
     assert plain(f"1{first}") == f"1{first}"
@@ -131,6 +131,11 @@ def test_latex_escapes_every_special_character():
         r"\textbackslash{}a\_b \& 50 \% \#1 \$x\$ \{y\} \textasciitilde{} \textasciicircum{}"
     )
     assert latex("≤ 1–3 ± 2 µs\n↓") == r"$\leq$ 1--3 $\pm$ 2 $\mu$s $\downarrow$"
+
+
+@pytest.mark.parametrize("cell", ["[a", "*a", " *a"])
+def test_no_latex_cell_is_read_as_an_argument_or_a_star_of_the_line_before(cell):
+    assert bracketed(cell) == cell.replace("[", "{[}").replace("*", "{*}")
 
 
 def test_latex_rows_have_one_cell_a_column(tmp_path):

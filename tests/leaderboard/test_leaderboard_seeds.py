@@ -95,3 +95,16 @@ def test_groups_tell_comparable_apart_and_kinds_of_likelihood():
     assert group_of(fid(1.0)) != group_of(fid(1.0, comparable={"n": 5}))
     exact, bound = (metric("bits_per_dim", 2.0, 0.1, kind=kind) for kind in ("exact", "upper_bound"))
     assert group_of(exact) != group_of(bound)
+
+
+def test_the_interval_of_a_share_does_not_fall_below_zero():
+    low = pooled(metric("recall", 0.0, 0.01), metric("recall", 0.3, 0.01), name="recall").metric
+    assert low.ci95[0] == 0.0
+    kid = pooled(metric("kid", 0.0, 0.01), metric("kid", 0.3, 0.01), name="kid").metric
+    assert kid.ci95[0] < 0.0
+
+
+def test_a_mean_does_not_carry_the_standard_error_of_one_seed():
+    one = metric("fid", 2.0, 0.1, provenance={"standard_error": 0.05, "interval": "x"})
+    assert pooled(one).metric.provenance["standard_error"] == 0.05
+    assert "standard_error" not in pooled(one, one).metric.provenance
