@@ -14,7 +14,7 @@ from genbench.check.collect import Entry
 from genbench.errors import GenbenchError
 from genbench.evaluation.compare import first_difference
 from genbench.metrics import load_metric
-from genbench.record import MetricResult, Record
+from genbench.record import MetricKind, MetricResult, Record
 from genbench.report.names import metric_name
 from genbench.report.pictures import is_safe_name
 from genbench.suite import Suite, load_suite
@@ -213,13 +213,17 @@ def _comparable(record: Record, others: Sequence[Entry]) -> list[str]:
 
 
 def _kinds(record: Record, others: Sequence[Entry]) -> list[str]:
-    """One estimator is exact, a bound or an estimate, whoever uses it: an exact likelihood ranks apart from bounds."""
-    there = {(m.name, m.estimator): m.kind for other in others for m in other.record.metrics if m.status == "ok"}
+    """No estimator is exact in one row and a bound or an estimate in another: exact likelihoods rank apart. (A bound
+    whose density is itself estimated, by an ODE solver say, is an estimate.)"""
+    there: dict[tuple[str, str], MetricKind] = {}
+    for metric in (m for other in others for m in other.record.metrics if m.status == "ok"):
+        there.setdefault((metric.name, metric.estimator), metric.kind)
     return [
         f"{_named(metric)} is stated as {metric.kind.replace('_', ' ')}, in the rows that are there as "
         f"{there[metric.name, metric.estimator].replace('_', ' ')}. Run `genbench rescore`; do not edit records."
         for metric in record.metrics
-        if metric.status == "ok" and there.get((metric.name, metric.estimator), metric.kind) != metric.kind
+        if metric.status == "ok" and (metric.name, metric.estimator) in there
+        if (metric.kind == "exact") != (there[metric.name, metric.estimator] == "exact")
     ]
 
 
