@@ -118,7 +118,7 @@ def test_tables_are_saved_as_csv(opened):
     found = next(line for line in lines if line[0].startswith("vae · a"))
     assert found[1].startswith("2.2")
     text = saved(page, "[data-save=table][data-table=digits-differences-table]")[1]
-    assert "vae · b,vae · a,\"'+1.8 [−3.8, 7.3]\"" in text
+    assert 'vae · b,vae · a,"\'+1.8 [−3.8, 7.3]"' in text
 
 
 def test_a_series_is_saved_with_its_steps(opened):
