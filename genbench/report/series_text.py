@@ -6,16 +6,12 @@ The strings hold texts of records as they are: who puts them into a page or a fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
 
 from genbench.record import MetricResult
 from genbench.report.names import DASH, difference_text, direction, format_measured, format_value, metric_name
+from genbench.report.series_data import Point, Series, Verdict
 from genbench.report.steps import Shift
 
-if TYPE_CHECKING:
-    from genbench.report.series import Point, Series
-
-Verdict = Literal["better", "worse", "changed"]
 Table = tuple[list[str], list[list[str]]]
 
 STEP_HEADS = ["suite", "row", "metric", "at", "after", "change", "95 % interval", "p", "verdict", "note"]
