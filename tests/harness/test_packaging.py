@@ -20,7 +20,7 @@ MIB = 2**20
 def test_shipped_weights_are_small():
     sizes = {p: p.stat().st_size for root in ROOTS for p in root.rglob("*.safetensors")}
     assert sizes
-    assert max(sizes.values()) <= 4 * MIB
+    assert max(sizes.values()) <= 5 * MIB
     assert sum(sizes.values()) <= 20 * MIB
 
 

@@ -192,7 +192,7 @@ def test_what_was_not_measured_again_is_not_called_reproduced(tmp_path):
     assert cells(**{"a-s0": everything, "a-s1": everything}) == ("reproduced", True, True, both)
     build(folder)
     text = (folder / "README.md").read_text()
-    assert "1.000 ± 0 ✓ \\[" in text and "≤ 2.000 ± 0.000 ✓" in text and f"- `a`: {both}" in text
+    assert "1.000 ✓ \\[" in text and "≤ 2.000 ✓" in text and f"- `a`: {both}" in text
 
 
 def test_the_front_names_rows_that_nothing_surely_beats(tmp_path):
@@ -305,9 +305,9 @@ def test_what_cannot_be_written_down_is_refused_with_the_file(tmp_path, change, 
     text = row("b", fid(1.0), environment={"device": "cpu"}).model_dump_json()
     assert text.count(there) == 1
     (folder / "records" / "b-s0.json").write_text(text.replace(there, f"{there.partition(':')[0]}:{change}"))
-    with pytest.raises(DataError, match=rf"b-s0\.json: .*its {field} holds what cannot be written down .*{told}"):
+    with pytest.raises(DataError, match=r"b-s0\.json: not a readable record: .*(no JSON number|surrogates not allowed)"):
         make_board(folder)
-    with pytest.raises(UsageError, match=f"its {field} holds what cannot be written down"):
+    with pytest.raises(UsageError, match="not a readable record"):
         add([folder / "records" / "b-s0.json"], tmp_path / "other" / "toy")
 
 

@@ -53,6 +53,9 @@ def test_merge_exits_with_1_where_it_left_something_out(tmp_path):
     mine = shipped_copy(tmp_path / "mine")
     there = tmp_path / "there" / "digits"
     assert call("merge", mine, "--to", there)[0] == 0
+    assert call("merge", mine, "--to", there)[0] == 0
+    changed = mine / "records" / "vae-s0.json"
+    changed.write_text(changed.read_text() + "\n")
     status, output = call("merge", mine, "--to", there)
     assert status == 1 and "nothing" in output
 
