@@ -166,7 +166,9 @@ const bindDialog = () => {
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
+  // The event comes later than the closing: a step forward in the history may have opened the dialog again.
   dialog.addEventListener("close", () => {
+    if (dialog.open) return;
     const id = dialog.dataset.row;
     if (state.row) change({ row: "" });
     focusRow(id);
