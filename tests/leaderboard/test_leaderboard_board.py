@@ -305,7 +305,9 @@ def test_what_cannot_be_written_down_is_refused_with_the_file(tmp_path, change, 
     text = row("b", fid(1.0), environment={"device": "cpu"}).model_dump_json()
     assert text.count(there) == 1
     (folder / "records" / "b-s0.json").write_text(text.replace(there, f"{there.partition(':')[0]}:{change}"))
-    with pytest.raises(DataError, match=r"b-s0\.json: not a readable record: .*(no JSON number|surrogates not allowed)"):
+    with pytest.raises(
+        DataError, match=r"b-s0\.json: not a readable record: .*(no JSON number|surrogates not allowed)"
+    ):
         make_board(folder)
     with pytest.raises(UsageError, match="not a readable record"):
         add([folder / "records" / "b-s0.json"], tmp_path / "other" / "toy")
