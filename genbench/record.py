@@ -92,8 +92,16 @@ class Training(_Strict):
 
 
 class TimingWindow(_Strict):
+    """Whole batches, one after the other.
+
+    seconds: without those of the reference load. pace: its repetitions a second meanwhile (see `genbench.pace`). given:
+    share of the time for which others did not hold the processor. Both are None where the load was not run.
+    """
+
     images: int
     seconds: float
+    pace: float | None = None
+    given: float | None = None
 
 
 class Timing(_Strict):
@@ -103,6 +111,10 @@ class Timing(_Strict):
     windows: list[TimingWindow]
     latency_seconds: list[float]
     """One image at a time, one entry a repetition."""
+    latency_pace: list[float] | None = None
+    """As that of windows, one entry a repetition."""
+    reference_load: str | None = None
+    """Name of the load behind the paces."""
     evaluations_per_image: float
     precision: str
     compiled: bool = False

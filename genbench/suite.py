@@ -40,13 +40,18 @@ class Row:
         return f"{self.model}@{self.variant}" if self.variant else self.model
 
 
+LEAST_WINDOWS = 3
+MOST_TIMING = 2.0
+"""Times the planned seconds of all windows, after which the least number of them will do."""
+
+
 class SuiteTiming(BaseModel):
-    """How sampling speed is measured."""
+    """How sampling speed is measured: all rows in turn, a window each, as often as there are windows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(64, ge=1)
-    windows: int = Field(3, ge=3)
+    windows: int = Field(3, ge=LEAST_WINDOWS)
     window_seconds: float = Field(0.5, gt=0)
     """Shortest length of a window; it repeats whole batches."""
 

@@ -1,4 +1,4 @@
-"""Sampling speed: from noise to uint8 pixels, warmed up, synchronised, in several windows."""
+"""Sampling speed: from noise to uint8 pixels, warmed up, synchronised, the machine's pace beside it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from contextlib import contextmanager
 import torch
 
 from genbench.api import GenerativeModel, SamplerOptions
+from genbench.pace import REFERENCE_LOAD, Pacemaker, paced
 from genbench.record import Timing, TimingWindow
 from genbench.sample import draw
-
-LATENCY_REPEATS = 3
 
 
 @contextmanager
@@ -56,16 +55,16 @@ def time_sampling(
     batch_size: int,
     seed: int,
     options: SamplerOptions | None = None,
-    windows: int = 3,
     window_seconds: float = 0.5,
-    report: Callable[[int, int], None] | None = None,
 ) -> Timing:
-    """Time a model's sampler.
+    """Time a model's sampler once: one window of whole batches, and single images.
+
+    Repeat it in processes and at moments far apart, and put the outcomes together with `joined`: repetitions that
+    follow one another agree better than those of another hour.
 
     Args:
         batch_size: images a call; it is never reduced.
-        windows: number of windows (at least 3); each repeats whole batches for at least ``window_seconds``.
-        report: called with (windows done, windows).
+        window_seconds: least length of the window; single images are repeated for a fifth of it.
     """
     device = model.device
     index = torch.arange(batch_size)
@@ -74,15 +73,15 @@ def time_sampling(
     synchronise(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    measured = []
-    for window in range(max(3, windows)):
-        measured.append(_window(model, index, seed, options, window_seconds))
-        if report is not None:
-            report(window + 1, windows)
+    with paced(model) as pace:
+        window = _window(model, pace, index, seed, options, window_seconds)
+        latency, latency_pace = _latency(model, pace, seed, options, window_seconds / 5)
     return Timing(
         batch_size=batch_size,
-        windows=measured,
-        latency_seconds=_latencies(model, seed, options),
+        windows=[window],
+        latency_seconds=[latency],
+        latency_pace=None if latency_pace is None else [latency_pace],
+        reference_load=None if pace is None else REFERENCE_LOAD,
         evaluations_per_image=float(evaluations()),
         precision="fp32",
         device=device_name(device),
@@ -91,29 +90,79 @@ def time_sampling(
     )
 
 
+def joined(before: Timing, after: Timing) -> Timing:
+    """The windows and single images of both timings of one sampler, and the larger of their peaks of memory."""
+    peaks = [one.peak_memory_bytes for one in (before, after) if one.peak_memory_bytes is not None]
+    paces = None
+    if before.latency_pace is not None and after.latency_pace is not None:
+        paces = [*before.latency_pace, *after.latency_pace]
+    return after.model_copy(
+        update={
+            "windows": [*before.windows, *after.windows],
+            "latency_seconds": [*before.latency_seconds, *after.latency_seconds],
+            "latency_pace": paces,
+            "peak_memory_bytes": max(peaks, default=None),
+        }
+    )
+
+
 def _window(
-    model: GenerativeModel, index: torch.Tensor, seed: int, options: SamplerOptions | None, least_seconds: float
+    model: GenerativeModel,
+    pace: Pacemaker | None,
+    index: torch.Tensor,
+    seed: int,
+    options: SamplerOptions | None,
+    least_seconds: float,
 ) -> TimingWindow:
-    images, start = 0, time.perf_counter()
-    while True:
+    stopwatch = _Stopwatch(model.device, pace)
+    images = 0
+    while images == 0 or stopwatch.seconds < least_seconds:
         draw(model, index, seed, options)
-        synchronise(model.device)
+        stopwatch.lap()
         images += len(index)
-        elapsed = time.perf_counter() - start
-        if elapsed >= least_seconds:
-            return TimingWindow(images=images, seconds=elapsed)
+    return TimingWindow(images=images, seconds=stopwatch.seconds, pace=stopwatch.pace, given=stopwatch.given)
 
 
-def _latencies(model: GenerativeModel, seed: int, options: SamplerOptions | None) -> list[float]:
+def _latency(
+    model: GenerativeModel, pace: Pacemaker | None, seed: int, options: SamplerOptions | None, least_seconds: float
+) -> tuple[float, float | None]:
+    """Mean seconds of an image alone, and the pace meanwhile."""
     draw(model, torch.arange(1), seed, options)
-    seconds = []
-    for repeat in range(LATENCY_REPEATS):
-        synchronise(model.device)
-        start = time.perf_counter()
-        draw(model, torch.arange(repeat, repeat + 1), seed, options)
-        synchronise(model.device)
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    stopwatch = _Stopwatch(model.device, pace)
+    images = 0
+    while images == 0 or stopwatch.seconds < least_seconds:
+        draw(model, torch.arange(images, images + 1), seed, options)
+        stopwatch.lap()
+        images += 1
+    return stopwatch.seconds / images, stopwatch.pace
+
+
+class _Stopwatch:
+    """Seconds of work up to the last lap, without those of the reference load."""
+
+    def __init__(self, device: torch.device, pace: Pacemaker | None) -> None:
+        self._device, self._pace = device, pace
+        synchronise(device)
+        if pace is not None:
+            pace.restart()
+        self.seconds = 0.0
+        self._start = time.perf_counter()
+
+    def lap(self) -> None:
+        """Wait for the device; keep pace."""
+        synchronise(self._device)
+        before = 0.0 if self._pace is None else self._pace.seconds
+        self.seconds = time.perf_counter() - self._start - before
+        if self._pace is not None:
+            self._pace.keep()
+
+    @property
+    def given(self) -> float | None:
+        return None if self._pace is None else self._pace.given()
+
+    @property
+    def pace(self) -> float | None:
+        return None if self._pace is None else self._pace.rate()
 
 
 def device_name(device: torch.device) -> str:

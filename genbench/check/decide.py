@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 
 from genbench.check.evidence import holm
 from genbench.check.finding import Finding, Verdict
-from genbench.check.speed import Contest, p_slower
+from genbench.check.speed import Contest, p_values
+
+SURELY_BEYOND = 0.5
+"""Share of a speed's tolerance that a loss must surely exceed, besides exceeding all of it by medians: runs of the same
+code differ by more than their repetitions."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,17 @@ class QualityTest:
 
 @dataclass(frozen=True)
 class SpeedTest:
-    """A speed that waits for the scatter of all others. loss, tolerance: shares of the baseline's rate or time."""
+    """A speed that waits for the scatter of all others. loss, tolerance: shares of the baseline's rate or time.
+
+    paced: whether the loss is one at the machine's own pace.
+    """
 
     finding: Finding
     contest: Contest
     loss: float
     tolerance: float
     tolerance_text: str
+    paced: bool = False
 
 
 Waiting = Finding | QualityTest | SpeedTest
@@ -68,18 +76,19 @@ def _quality(test: QualityTest, p_worse: float, p_better: float, alpha: float) -
 
 def _speed_p_values(tests: Sequence[SpeedTest]) -> tuple[list[int], list[tuple[float, float]]]:
     """Adjusted p-values of being slower and faster by the tests' ids; the scatter of each metric is moderated apart."""
-    p_values: dict[int, float] = {}
+    found: dict[int, tuple[float, float]] = {}
     for metric in dict.fromkeys(test.finding.metric for test in tests):
         group = [test for test in tests if test.finding.metric == metric]
-        p_values |= zip(map(id, group), p_slower([test.contest for test in group]))
-    slower = [p_values[id(test)] for test in tests]
-    sides = ([p, 1.0 - p] if not math.isnan(p) else [1.0, 1.0] for p in slower)
-    columns = list(zip(*sides)) or [(), ()]
-    return [id(test) for test in tests], list(zip(holm(columns[0]), holm(columns[1])))
+        margins = [SURELY_BEYOND * test.tolerance for test in group]
+        found |= zip(map(id, group), p_values([test.contest for test in group], margins))
+    columns = [[1.0 if math.isnan(p) else p for p in side] for side in zip(*(found[id(test)] for test in tests))]
+    slower, faster = columns or ([], [])
+    return [id(test) for test in tests], list(zip(holm(slower), holm(faster)))
 
 
 def _speed(test: SpeedTest, p_worse: float, p_better: float, alpha: float) -> Finding:
-    told = f"{abs(test.loss):.1%} {'slower' if test.loss > 0 else 'faster'} by medians, tolerance {test.tolerance_text}"
+    how = "by medians at the machine's pace" if test.paced else "by medians"
+    told = f"{abs(test.loss):.1%} {'slower' if test.loss > 0 else 'faster'} {how}, tolerance {test.tolerance_text}"
     if not test.contest.freedom:
         told += "; one repetition is no measure of its scatter"
     verdict: Verdict = "same"

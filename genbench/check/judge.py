@@ -26,7 +26,8 @@ from genbench.check.evidence import (
 )
 from genbench.check.finding import Finding, Options, Verdicts
 from genbench.check.harm import harm
-from genbench.check.speed import SPEED_METRICS, contest, repetitions
+from genbench.check.speed import LEAST_GIVEN, SPEED_METRICS, contest, given
+from genbench.check.speed import sides as speeds
 from genbench.errors import UsageError, unknown
 from genbench.record import MetricResult
 from genbench.report.names import metric_name
@@ -186,20 +187,24 @@ def _why_missing(identity: Identity, entries: Sequence[Entry]) -> str:
 
 
 def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
-    before, after = (
-        repetitions([entry for entry, _ in side], start.metric) for side in (sides.baseline, sides.candidate)
-    )
+    entries = [[entry for entry, _ in side] for side in (sides.baseline, sides.candidate)]
+    rates = speeds(entries[0], entries[1], start.metric)
+    before, after = rates.rates
     value = _mean(sides.baseline)
     if not len(before) or value <= 0:
         return replace(start, verdict="not comparable", reason="the baseline has no timing windows, or none above 0")
     if not len(after):
         return replace(start, verdict="missing", reason="the candidate has no timing windows, or none above 0")
     start = replace(start, change=_mean(sides.candidate) - value)
+    for who, side in zip(("baseline", "candidate"), entries):
+        if (share := given(side)) < LEAST_GIVEN:
+            reason = f"the {who} was timed while others held the processor {1 - share:.0%} of the time; time it again"
+            return replace(start, verdict="not comparable", reason=reason)
     tolerance = options.tolerance(start.metric)
-    found = contest(before, after)
+    found = contest(rates)
     is_rate = start.metric == "images_per_second"
     loss = 1.0 - found.ratio if is_rate else 1.0 / found.ratio - 1.0
-    return SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text)
+    return SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text, rates.paces is not None)
 
 
 def _judge_without_interval(start: Finding, sides: _Sides, options: Options) -> Finding:

@@ -4,7 +4,9 @@ Three windows say little of their own scatter, but the rows of a run are many: t
 that of all rows (G. K. Smyth, 2004, "Linear models and empirical Bayes methods", section 6.2), which leaves a t test
 of enough power to stand a correction for the number of tests. No row counts as quieter than the middle one: three
 repetitions that happen to agree are no proof of it. The test sees the scatter within the recorded repetitions alone,
-which is why a tolerance belongs to every speed.
+which is why a tolerance belongs to every speed. What slowed the whole machine is taken out where the records know it
+(see `genbench.pace`); a change that slows the reference load as much as the models, as another build of torch may, is
+taken out with it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -21,21 +24,76 @@ from genbench.check.collect import Entry
 SPEED_METRICS = ("images_per_second", "latency_seconds")
 _LEAST_SD = 1e-4
 """Of the logarithm of a rate: what clocks and schedulers leave even where repetitions are equal to the digit."""
+_POWER_SD = 0.25
+"""Of the power of the pace that a row's rate goes by, around 1: 0.4 to 1.4 were seen in rows of `digits`."""
+_POWER_DRIFT = 0.05
+"""How far the power between two runs is off that within them."""
+LEAST_GIVEN = 0.8
+"""Share of its time for which a timing must have been given the processor; with less, caches are cold as well, which
+slows models more than the reference load."""
 
 
 def repetitions(entries: Sequence[Entry], metric: str) -> np.ndarray:
     """Rates (per second, higher is better) of the repetitions in all records, (R,); empty where none was timed."""
+    return np.array([one.rate for one in _repetitions(entries, metric)])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Logarithms of the rates of the baseline's and the candidate's repetitions, (R,) and (S,), and those of the
+    machine's paces meanwhile; the latter are None where a repetition lacks its own, or their loads differ."""
+
+    rates: tuple[np.ndarray, np.ndarray]
+    paces: tuple[np.ndarray, np.ndarray] | None
+
+
+def sides(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: str) -> Sides:
+    """What there is to compare of two sides."""
+    both = _repetitions(baseline, metric), _repetitions(candidate, metric)
+    loads = {one.load for side in both for one in side}
+    before, after = (np.log([one.rate for one in side]) for side in both)
+    if len(loads) != 1 or None in loads or any(one.pace is None for side in both for one in side):
+        return Sides((before, after), None)
+    slow, fast = (np.log(np.array([one.pace for one in side], dtype=np.float64)) for side in both)
+    return Sides((before, after), (slow, fast))
+
+
+def given(entries: Sequence[Entry]) -> float:
+    """Share of the time for which other processes did not hold the processor: the median of the windows, of the record
+    where it is least; 1 where it is not known."""
     timings = [entry.record.timing for entry in entries if entry.record.timing is not None]
-    if metric == "images_per_second":
-        timed = [(window.images, window.seconds) for timing in timings for window in timing.windows]
-    else:
-        timed = [(1, seconds) for timing in timings for seconds in timing.latency_seconds]
-    return np.array([images / seconds for images, seconds in timed if images > 0 and 0 < seconds < math.inf])
+    shares = [[window.given for window in timing.windows if window.given is not None] for timing in timings]
+    return min((float(np.median(known)) for known in shares if known), default=1.0)
+
+
+@dataclass(frozen=True)
+class _Repetition:
+    rate: float
+    pace: float | None
+    load: str | None
+
+
+def _repetitions(entries: Sequence[Entry], metric: str) -> list[_Repetition]:
+    found = []
+    for timing in (entry.record.timing for entry in entries):
+        if timing is None:
+            continue
+        if metric == "images_per_second":
+            timed = [(window.images, window.seconds, window.pace) for window in timing.windows]
+        else:
+            paces = timing.latency_pace or []
+            timed = [(1, *one) for one in zip_longest(timing.latency_seconds, paces[: len(timing.latency_seconds)])]
+        for images, seconds, pace in timed:
+            if images > 0 and 0 < seconds < math.inf:
+                known = pace if pace is not None and 0 < pace < math.inf else None
+                found.append(_Repetition(images / seconds, known, timing.reference_load))
+    return found
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The logarithms of two rates: of their medians, and for the test their means, variances and repetitions.
+    """The logarithms of two rates, at one pace of the machine where it is known: of their medians, and for the test
+    their means, variances and repetitions.
 
     freedom: of the pooled variance; 0 where a side has one repetition, and nothing can be tested.
     """
@@ -44,8 +102,10 @@ class Contest:
     mean: float
     variance: float
     weight: float
-    """1 / n + 1 / m."""
+    """1 / n + 1 / m, and more where the power of the pace is unsure."""
     freedom: float
+    drift: float = 0.0
+    """Variance of the mean that repetitions cannot show: the pace's power is not quite the same from run to run."""
 
     @property
     def ratio(self) -> float:
@@ -53,36 +113,66 @@ class Contest:
         return math.exp(self.log_ratio)
 
 
-def contest(baseline: np.ndarray, candidate: np.ndarray) -> Contest:
-    """Of the rates of two sides, (R,) and (S,), each with at least one."""
-    before, after = np.log(baseline), np.log(candidate)
+def contest(found: Sides) -> Contest:
+    """Of two sides, each with at least one repetition; see `_at_pace` for those with paces."""
+    before, after = found.rates
     freedom = len(before) + len(after) - 2 if min(len(before), len(after)) > 1 else 0
-    squares = float(np.square(before - before.mean()).sum() + np.square(after - after.mean()).sum())
-    variance = max(squares / freedom, _LEAST_SD**2) if freedom else math.nan
-    ratio = math.log(float(np.median(candidate)) / float(np.median(baseline)))
     weight = 1.0 / len(before) + 1.0 / len(after)
-    return Contest(ratio, float(after.mean() - before.mean()), variance, weight, freedom)
+    drift = 0.0
+    if found.paces is not None:
+        apart = float(found.paces[1].mean() - found.paces[0].mean())
+        drift = (_POWER_DRIFT * apart) ** 2
+        before, after, unsure = _at_pace(found.rates, found.paces, freedom)
+        weight += apart**2 * unsure
+        freedom = max(freedom - 1, 0)
+    squares = _squares(before, before) + _squares(after, after)
+    variance = max(squares / freedom, _LEAST_SD**2) if freedom else math.nan
+    ratio = math.log(np.median(np.exp(after)) / np.median(np.exp(before)))
+    return Contest(ratio, float(after.mean() - before.mean()), variance, weight, freedom, drift)
 
 
-def p_slower(contests: Sequence[Contest]) -> list[float]:
-    """One-sided p-value of each, of the hypothesis that its candidate is not slower, by the moderated t test.
+def _squares(a: np.ndarray, b: np.ndarray) -> float:
+    return float(((a - a.mean()) * (b - b.mean())).sum())
 
-    That of being faster is 1 minus it. NaN where nothing can be tested.
+
+def _at_pace(
+    rates: tuple[np.ndarray, np.ndarray], paces: tuple[np.ndarray, np.ndarray], freedom: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Both sides' logarithms of rates as they were at one pace of the machine, by analysis of covariance.
+
+    A row's rate goes as the pace to some power: near 1, its prior, and found more closely from its repetitions, for
+    rows lean on different parts of a processor. Returns with the rates the variance of that power, in units of theirs.
     """
+    xx = sum(_squares(pace, pace) for pace in paces)
+    xy = sum(_squares(pace, rate) for pace, rate in zip(paces, rates))
+    yy = sum(_squares(rate, rate) for rate in rates)
+    left = yy - xy**2 / xx if xx > 0 else yy
+    prior = max(left / max(freedom - 1, 1), _LEAST_SD**2) / _POWER_SD**2
+    power = min(max((xy + prior) / (xx + prior), 0.0), 2.0)
+    middle = float(np.concatenate(paces).mean())
+    before, after = (rate - power * (pace - middle) for rate, pace in zip(rates, paces))
+    return before, after, 1.0 / (xx + prior)
+
+
+def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[tuple[float, float]]:
+    """One-sided p-values of each, by the moderated t test: of the hypotheses that its candidate is not slower than by
+    its margin (a share), and not faster. NaN where nothing can be tested."""
     tested = [found for found in contests if found.freedom]
     prior, weight = prior_variance([one.variance for one in tested], [one.freedom for one in tested])
     known = sum(one.freedom for one in tested)
     least = float(np.median([one.variance for one in tested])) if tested else 0.0
     found = []
-    for one in contests:
+    for one, margin in zip(contests, margins):
         if not one.freedom:
-            found.append(math.nan)
+            found.append((math.nan, math.nan))
             continue
         moderated = (
             prior if math.isinf(weight) else (weight * prior + one.freedom * one.variance) / (weight + one.freedom)
         )
-        t = one.mean / math.sqrt(max(moderated, least) * one.weight)
-        found.append(float(stats.t.cdf(t, min(weight + one.freedom, known))))
+        error = math.sqrt(max(moderated, least) * one.weight + one.drift)
+        freedom, shift = min(weight + one.freedom, known), math.log1p(margin)
+        slower, faster = (float(stats.t.cdf((sign * one.mean + shift) / error, freedom)) for sign in (1, -1))
+        found.append((slower, faster))
     return found
 
 

@@ -32,7 +32,7 @@ from genbench.run.plan import CellPlan, RowPlan, plan_cells, with_published_weig
 from genbench.run.pool import Outcome, Pool
 from genbench.run.progress import Progress
 from genbench.run.scoring import write_failure
-from genbench.run.stages import timing_key
+from genbench.run.stages import is_timed
 from genbench.run.store import Store
 from genbench.run.task import Task
 from genbench.run.worker import Job
@@ -248,6 +248,8 @@ class _Work:
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
         """Stems of rows that have no samples to score."""
+        self.untimeable: set[str] = set()
+        """Stems of rows whose timing failed in this invocation."""
         self.problems: list[str] = []
         threads = tasks[0].suite.threads
         limit = max(1, _cores() // threads) if tasks[0].device == "cpu" else 1
@@ -258,13 +260,19 @@ class _Work:
         with self.progress:
             # Later entries of a suite tend to cost more: starting them first keeps all cores busy to the end.
             self.phase("make", [Job("make", t) for t in reversed(self.tasks)])
-            self.phase("time", [Job("time", t, r) for t, r in self._alive() if _untimed(t, r)])
+            for _ in range(self.tasks[0].suite.timing.windows):
+                self.phase("time", self._untimed())
             self.phase("score", [Job("features", t) for t, _ in self._alive()[:1]])
             self.phase("score", [Job("score", t, r) for t, r in self._alive()])
         return self.seconds
 
     def _alive(self) -> list[tuple[Task, RowPlan]]:
         return [(t, r) for t in self.tasks for r in t.cell.rows if r.stem not in self.failed]
+
+    def _untimed(self) -> list[Job]:
+        """A window for each row that lacks some: the machine's slow minutes are shared by all rows."""
+        waiting = [(t, r) for t, r in self._alive() if r.stem not in self.untimeable]
+        return [Job("time", t, r) for t, r in waiting if not is_timed(t, r)]
 
     def phase(self, name: str, jobs: list[Job]) -> None:
         """Run jobs and count the phase's wall time."""
@@ -296,7 +304,9 @@ class _Work:
     def _record_failures(self, job: Job, failures: dict[str, str]) -> None:
         """A row without samples or score gets a failed record; failed timing is for its figures to say; a record that
         was there before `rescore` stays."""
-        if job.kind == "rescore":
+        if job.kind == "time":
+            self.untimeable |= set(failures)
+        elif job.kind == "rescore":
             self.problems += [f"{stem}: {reason}" for stem, reason in failures.items()]
         elif job.kind in ("make", "score"):
             for row in job.task.cell.rows:
@@ -315,11 +325,6 @@ def _model_modules(cells: Sequence[CellPlan]) -> list[str]:
     """Importable modules of the cells' models, for the fork server to have ready."""
     modules = {registry.load_model(cell.reference).__module__ for cell in cells if ".py:" not in cell.reference}
     return sorted(modules)
-
-
-def _untimed(task: Task, row: RowPlan) -> bool:
-    receipt = task.store.receipt(row.stem, "timing", timing_key(task, row))
-    return receipt is None or "failed" in receipt
 
 
 def rescore(root: Path) -> RunResult:

@@ -25,6 +25,7 @@ from genbench.errors import DataError, Interrupted
 from genbench.files import hash_value, read_npz, write_npz
 from genbench.likelihood import evaluate_likelihood, likelihood_estimators
 from genbench.metrics.base import ImageLikelihoods
+from genbench.pace import REFERENCE_LOAD
 from genbench.record import Timing
 from genbench.run.gallery import make_gallery
 from genbench.run.plan import GALLERY_VERSION, LIKELIHOOD_VERSION, SAMPLE_VERSION, RowPlan
@@ -32,7 +33,8 @@ from genbench.run.store import Store
 from genbench.run.task import JobResult, Monitor, Task, describe
 from genbench.run.training import train_stage
 from genbench.sample import draw, sample_labels
-from genbench.timing import time_sampling
+from genbench.suite import LEAST_WINDOWS, MOST_TIMING
+from genbench.timing import joined, time_sampling
 from genbench.train import to_device
 
 StageWork = Callable[[Any, RowPlan, GenerativeModel, Splits, Any], tuple[Path | None, dict[str, Any]]]
@@ -212,10 +214,14 @@ def read_labels(path: Path) -> np.ndarray | None:
 
 
 def time_row(task: Task, row: RowPlan, monitor: Monitor) -> JobResult:
-    """Time one row's sampler; nothing else should run meanwhile. One that fails leaves a receipt that says why."""
+    """Time one row's sampler once more; nothing else should run meanwhile. One that fails leaves a receipt that says
+    why."""
     monitor.stage = f"time {row.name}"
     start = time.perf_counter()
-    settings = task.suite.timing
+    settings, key = task.suite.timing, timing_key(task, row)
+    earlier = task.store.receipt(row.stem, "timing", key)
+    before = read_timing(earlier)
+    monitor.step(0 if before is None else len(before.windows), settings.windows)
     figures: dict[str, Any] = {}
     try:
         timing = time_sampling(
@@ -223,25 +229,33 @@ def time_row(task: Task, row: RowPlan, monitor: Monitor) -> JobResult:
             batch_size=settings.batch_size,
             seed=row.seed,
             options=row.options,
-            windows=settings.windows,
             window_seconds=settings.window_seconds,
-            report=monitor.step,
         )
+        timing = timing if before is None else joined(before, timing)
         figures["timing"] = timing.model_dump(mode="json")
-    except Interrupted:
-        raise
     except Exception as error:
         figures["failed"] = describe(error)
     seconds = time.perf_counter() - start
-    task.store.write_receipt(row.stem, "timing", timing_key(task, row), seconds, **figures)
+    total = seconds + (0.0 if earlier is None else earlier["seconds"])
+    task.store.write_receipt(row.stem, "timing", key, total, **figures)
     return JobResult({"time": seconds}, {row.stem: figures["failed"]} if "failed" in figures else {})
 
 
+def is_timed(task: Task, row: RowPlan) -> bool:
+    """Whether a row has all its windows, or as many as its time allows, where one takes longer than was asked for."""
+    timing = read_timing(task.store.receipt(row.stem, "timing", timing_key(task, row)))
+    if timing is None:
+        return False
+    settings, windows = task.suite.timing, timing.windows
+    planned = settings.windows * settings.window_seconds
+    late = sum(window.seconds for window in windows) > MOST_TIMING * planned
+    return len(windows) >= settings.windows or (late and len(windows) >= LEAST_WINDOWS)
+
+
 def timing_key(task: Task, row: RowPlan) -> str:
-    """Names a row's timing: weights, sampler options, batch and windows."""
-    return hash_value(
-        [task.cell.key, asdict(row.options), task.suite.timing.model_dump(mode="json"), task.suite.threads]
-    )
+    """Names a row's timing: weights, sampler options, batch and windows, and the load that paces them."""
+    settings = task.suite.timing.model_dump(mode="json")
+    return hash_value([task.cell.key, asdict(row.options), settings, task.suite.threads, REFERENCE_LOAD])
 
 
 def read_timing(receipt: dict[str, Any] | None) -> Timing | None:

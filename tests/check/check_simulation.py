@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from genbench.check.collect import Entry
-from genbench.check.speed import SPEED_METRICS, repetitions
+from genbench.check.speed import SPEED_METRICS, sides
 from genbench.evaluation.uncertainty import metric_half_widths
 from genbench.record import MetricResult, Timing, TimingWindow
 
@@ -23,9 +23,15 @@ def residuals(entries: Sequence[Entry]) -> np.ndarray:
     found = []
     for metric in SPEED_METRICS:
         for entry in entries:
-            logs = np.log(repetitions([entry], metric))
+            logs, _ = _at_pace(entry, metric)
             found.append((logs - logs.mean()) / logs.std(ddof=1) * math.sqrt(len(logs) / (len(logs) - 1)))
     return np.concatenate(found)
+
+
+def _at_pace(found: Entry, metric: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logarithms of the repetitions' rates, at the machine's pace where it is known, and of the paces."""
+    side = sides([found], [found], metric)
+    return (side.rates[0], None) if side.paces is None else (side.rates[0] - side.paces[0], side.paces[0])
 
 
 def another_run(
@@ -83,16 +89,28 @@ def _moved(metric: MetricResult, value: float) -> MetricResult:
 
 def _timing_again(found: Entry, rng: np.random.Generator, scatter: np.ndarray | None) -> Timing:
     timing = found.record.timing
-    rates, singles = (_rates_again(repetitions([found], metric), rng, scatter) for metric in SPEED_METRICS)
-    windows = [TimingWindow(images=128, seconds=128 / rate) for rate in rates]
-    return timing.model_copy(update={"windows": windows, "latency_seconds": (1 / singles).tolist()})
+    made = {metric: _rates_again(*_at_pace(found, metric), rng, scatter) for metric in SPEED_METRICS}
+    rates, paces = made["images_per_second"]
+    windows = [
+        TimingWindow(images=128, seconds=128 / rate, pace=pace)
+        for rate, pace in zip(rates, [None] * len(rates) if paces is None else paces)
+    ]
+    rates, paces = made["latency_seconds"]
+    single = {"latency_seconds": (1 / rates).tolist(), "latency_pace": None if paces is None else paces.tolist()}
+    return timing.model_copy(update={"windows": windows} | single)
 
 
-def _rates_again(rates: np.ndarray, rng: np.random.Generator, scatter: np.ndarray | None) -> np.ndarray:
+def _rates_again(
+    logs: np.ndarray, paces: np.ndarray | None, rng: np.random.Generator, scatter: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     if scatter is None:
-        return rng.choice(rates, len(rates))
-    logs = np.log(rates)
-    return np.exp(logs.mean() + logs.std(ddof=1) * rng.choice(scatter, len(rates)))
+        drawn = rng.choice(logs, len(logs))
+    else:
+        drawn = logs.mean() + logs.std(ddof=1) * rng.choice(scatter, len(logs))
+    if paces is None:
+        return np.exp(drawn), None
+    paces = rng.choice(paces, len(paces))
+    return np.exp(drawn + paces), np.exp(paces)
 
 
 def _median(timing: Timing, name: str) -> float:

@@ -283,6 +283,49 @@ def test_speed_is_judged_by_its_windows():
     assert allowed.findings[0].verdict == "same"
 
 
+def with_windows(rates, **more):
+    """A row whose windows have these rates, each with more of what a window holds, by name."""
+    metrics, timing = speed(rates)
+    filled = [
+        window.model_copy(update={name: values[k] for name, values in more.items()})
+        for k, window in enumerate(timing.windows)
+    ]
+    timing = timing.model_copy(update={"windows": filled, "reference_load": "linear-conv-1"})
+    return entry("a", metrics, timing=timing)
+
+
+def test_a_slow_machine_is_not_a_slow_model():
+    quick = with_windows([100.0, 101.0, 99.0, 100.5], pace=[1000.0, 1003.0, 996.0, 1009.0])
+    busy = with_windows([80.0, 81.0, 79.0, 80.5], pace=[800.0, 803.0, 796.0, 809.0])
+    slower = with_windows([64.0, 65.0, 63.0, 64.5], pace=[800.0, 803.0, 796.0, 809.0])
+    assert judge([busy], [quick]).findings[0].verdict == "same"
+    assert judge([quick], [busy]).findings[0].verdict == "same"
+    found = judge([slower], [quick]).findings[0]
+    assert found.verdict == "worse"
+    assert "by medians at the machine's pace" in found.reason
+
+
+def test_timing_that_waited_for_others_is_not_compared():
+    calm = with_windows([100.0, 101.0, 99.0], given=[1.0, 0.97, 1.0])
+    held = with_windows([50.0, 51.0, 49.0], given=[0.5, 0.45, 0.9])
+    for before, after, who in ((calm, held, "candidate"), (held, calm, "baseline")):
+        found = judge([after], [before]).findings[0]
+        assert found.verdict == "not comparable"
+        assert f"the {who} was timed while others held the processor 50% of the time" in found.reason
+    assert judge([calm], [calm]).findings[0].verdict == "same"
+
+
+def test_a_loss_must_surely_exceed_half_of_the_tolerance():
+    """A loss of 6 % +- 2 % is beyond 5 % by medians and surely above 0, but not surely above 2.5 %."""
+    rates = 100 * np.exp(0.025 * np.array([-1.2, -0.6, 0.0, 0.6, 1.2]))
+    before, after = entry("a", *[speed(rates)[0]], timing=speed(rates)[1]), None
+    metrics, timing = speed(rates * 0.94)
+    after = entry("a", metrics, timing=timing)
+    assert judge([after], [before]).findings[0].verdict == "same"
+    exact = Options(tolerances=parse_tolerances("images_per_second=0%"))
+    assert judge([after], [before], exact).findings[0].verdict == "worse"
+
+
 def test_speeds_are_corrected_for_their_number():
     rng = np.random.default_rng(3)
 

@@ -1,13 +1,12 @@
-"""Drawing samples and timing them."""
+"""Drawing samples and counting forward calls."""
 
 import numpy as np
 import pytest
-import torch
 import toys
 
 from genbench.api import ImageSpec, ModelConfig
 from genbench.sample import ModelOutputError, draw_samples
-from genbench.timing import counted_evaluations, time_sampling
+from genbench.timing import counted_evaluations
 from genbench.train import build_model
 
 SPEC = ImageSpec(1, 4, 4, 5)
@@ -34,15 +33,6 @@ def test_batches_do_not_matter_and_prefixes_agree():
 def test_wrong_output_is_described(cls, message):
     with pytest.raises(ModelOutputError, match=message):
         draw_samples(model(cls), 2, seed=0, batch_size=2)
-
-
-def test_timing_counts_and_keeps_the_batch():
-    timing = time_sampling(model(), batch_size=6, seed=0, windows=3, window_seconds=0.01)
-    assert timing.batch_size == 6
-    assert len(timing.windows) == 3
-    assert all(w.images % 6 == 0 and w.seconds >= 0.01 for w in timing.windows)
-    assert timing.evaluations_per_image == 1
-    assert timing.threads == torch.get_num_threads()
 
 
 def test_evaluations_are_forward_calls():
