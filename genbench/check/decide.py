@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from genbench.check.evidence import holm
 from genbench.check.finding import Finding, Verdict
-from genbench.check.speed import Contest, p_values
+from genbench.check.speed import RATE, Contest, SpeedP, p_values
 
 SURELY_BEYOND = 0.5
 """Share of a speed's tolerance that a loss must surely exceed, besides exceeding all of it by medians: runs of the same
@@ -54,7 +54,7 @@ def decide(found: Sequence[Waiting], alpha: float) -> list[Finding]:
     tests = [one for one in found if isinstance(one, QualityTest) and not one.exact]
     worse, better = holm([test.p_worse for test in tests]), holm([test.p_better for test in tests])
     adjusted = dict(zip(map(id, tests), zip(worse, better)))
-    speeds = dict(zip(*_speed_p_values([one for one in found if isinstance(one, SpeedTest)])))
+    speeds = _decide_speeds([one for one in found if isinstance(one, SpeedTest)], alpha)
     decided = []
     for one in found:
         if isinstance(one, Finding):
@@ -62,7 +62,7 @@ def decide(found: Sequence[Waiting], alpha: float) -> list[Finding]:
         elif isinstance(one, QualityTest):
             decided.append(_quality(one, *adjusted.get(id(one), (one.p_worse, one.p_better)), alpha))
         else:
-            decided.append(_speed(one, *speeds[id(one)], alpha))
+            decided.append(speeds[id(one)])
     return decided
 
 
@@ -74,19 +74,33 @@ def _quality(test: QualityTest, p_worse: float, p_better: float, alpha: float) -
     return replace(test.finding, p=p_worse, reason=test.same)
 
 
-def _speed_p_values(tests: Sequence[SpeedTest]) -> tuple[list[int], list[tuple[float, float]]]:
-    """Adjusted p-values of being slower and faster by the tests' ids; the scatter of each metric is moderated apart."""
-    found: dict[int, tuple[float, float]] = {}
+def _speed_p_values(tests: Sequence[SpeedTest]) -> list[SpeedP]:
+    """Of each test; the scatter of each metric is moderated apart."""
+    found: dict[int, SpeedP] = {}
     for metric in dict.fromkeys(test.finding.metric for test in tests):
         group = [test for test in tests if test.finding.metric == metric]
         margins = [SURELY_BEYOND * test.tolerance for test in group]
         found |= zip(map(id, group), p_values([test.contest for test in group], margins))
-    columns = [[1.0 if math.isnan(p) else p for p in side] for side in zip(*(found[id(test)] for test in tests))]
-    slower, faster = columns or ([], [])
-    return [id(test) for test in tests], list(zip(holm(slower), holm(faster)))
+    return [found[id(test)] for test in tests]
 
 
-def _speed(test: SpeedTest, p_worse: float, p_better: float, alpha: float) -> Finding:
+def _decide_speeds(tests: Sequence[SpeedTest], alpha: float) -> dict[int, Finding]:
+    """Findings by the tests' ids."""
+    found = _speed_p_values(tests)
+    slower, faster = (
+        holm([1.0 if math.isnan(p) else p for p in side])
+        for side in ([one.slower for one in found], [one.faster for one in found])
+    )
+    made = {}
+    for test, one, p_worse, p_better in zip(tests, found, slower, faster):
+        share = one.least_loss(alpha / len(tests))
+        seen = max(test.tolerance, share if test.finding.metric == RATE else share / (1 - share))
+        made[id(test)] = _speed(test, p_worse, p_better, alpha, seen)
+    return made
+
+
+def _speed(test: SpeedTest, p_worse: float, p_better: float, alpha: float, seen: float) -> Finding:
+    """seen: the loss from which it is called worse, NaN where nothing can be tested."""
     how = "by medians at the machine's pace" if test.paced else "by medians"
     told = f"{abs(test.loss):.1%} {'slower' if test.loss > 0 else 'faster'} {how}, tolerance {test.tolerance_text}"
     if not test.contest.freedom:
@@ -96,4 +110,6 @@ def _speed(test: SpeedTest, p_worse: float, p_better: float, alpha: float) -> Fi
         verdict = "worse"
     elif -test.loss > test.tolerance and p_better <= alpha:
         verdict = "better"
+    elif seen > test.tolerance:
+        told += f"; its scatter hides losses up to {seen:.0%}"
     return replace(test.finding, verdict=verdict, p=p_better if verdict == "better" else p_worse, reason=told)

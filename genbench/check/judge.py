@@ -26,7 +26,7 @@ from genbench.check.evidence import (
 )
 from genbench.check.finding import Finding, Options, Verdicts
 from genbench.check.harm import harm
-from genbench.check.speed import LEAST_GIVEN, SPEED_METRICS, contest, given
+from genbench.check.speed import LEAST_GIVEN, RATE, SPEED_METRICS, contest, given
 from genbench.check.speed import sides as speeds
 from genbench.errors import UsageError, unknown
 from genbench.record import MetricResult
@@ -97,7 +97,13 @@ def _has(metric: MetricResult) -> bool:
 def _judge_row(
     row: str, baseline: Sequence[Entry], candidate: Sequence[Entry] | None, options: Options
 ) -> list[Waiting]:
-    asked = [identity for identity in _identities(baseline) if not options.metrics or identity[0] in options.metrics]
+    """Of a control the speed is not judged: it hands out images that are there."""
+    control = any(entry.record.control for entry in baseline)
+    asked = [
+        identity
+        for identity in _identities(baseline)
+        if (not options.metrics or identity[0] in options.metrics) and not (control and identity[0] in SPEED_METRICS)
+    ]
     if not asked:
         broken = [entry.record for entry in baseline if entry.record.status == "failed"]
         told = [f"the baseline's seed {record.seed} failed: {record.reason}" for record in broken]
@@ -202,8 +208,7 @@ def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
             return replace(start, verdict="not comparable", reason=reason)
     tolerance = options.tolerance(start.metric)
     found = contest(rates)
-    is_rate = start.metric == "images_per_second"
-    loss = 1.0 - found.ratio if is_rate else 1.0 / found.ratio - 1.0
+    loss = 1.0 - found.ratio if start.metric == RATE else 1.0 / found.ratio - 1.0
     return SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text, rates.paces is not None)
 
 

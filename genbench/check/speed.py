@@ -21,7 +21,8 @@ from scipy import optimize, special, stats
 
 from genbench.check.collect import Entry
 
-SPEED_METRICS = ("images_per_second", "latency_seconds")
+RATE = "images_per_second"
+SPEED_METRICS = (RATE, "latency_seconds")
 _LEAST_SD = 1e-4
 """Of the logarithm of a rate: what clocks and schedulers leave even where repetitions are equal to the digit."""
 _POWER_SD = 0.25
@@ -78,7 +79,7 @@ def _repetitions(entries: Sequence[Entry], metric: str) -> list[_Repetition]:
     for timing in (entry.record.timing for entry in entries):
         if timing is None:
             continue
-        if metric == "images_per_second":
+        if metric == RATE:
             timed = [(window.images, window.seconds, window.pace) for window in timing.windows]
         else:
             paces = timing.latency_pace or []
@@ -154,9 +155,26 @@ def _at_pace(
     return before, after, 1.0 / (xx + prior)
 
 
-def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[tuple[float, float]]:
-    """One-sided p-values of each, by the moderated t test: of the hypotheses that its candidate is not slower than by
-    its margin (a share), and not faster. NaN where nothing can be tested."""
+@dataclass(frozen=True)
+class SpeedP:
+    """p-values of the hypotheses that a candidate is not slower than by its margin, and not faster, with the standard
+    error of the difference of logarithms and its degrees of freedom; all are NaN where nothing can be tested."""
+
+    slower: float
+    faster: float
+    error: float
+    freedom: float
+    margin: float
+
+    def least_loss(self, alpha: float) -> float:
+        """The loss of the mean rate (a share) from which ``slower`` is at most ``alpha``."""
+        if math.isnan(self.error):
+            return math.nan
+        return -math.expm1(-math.log1p(self.margin) - float(stats.t.isf(alpha, self.freedom)) * self.error)
+
+
+def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[SpeedP]:
+    """Of each contest, by the moderated t test; margins: shares of the rate."""
     tested = [found for found in contests if found.freedom]
     prior, weight = prior_variance([one.variance for one in tested], [one.freedom for one in tested])
     known = sum(one.freedom for one in tested)
@@ -164,7 +182,7 @@ def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[tupl
     found = []
     for one, margin in zip(contests, margins):
         if not one.freedom:
-            found.append((math.nan, math.nan))
+            found.append(SpeedP(math.nan, math.nan, math.nan, 0.0, margin))
             continue
         moderated = (
             prior if math.isinf(weight) else (weight * prior + one.freedom * one.variance) / (weight + one.freedom)
@@ -172,7 +190,7 @@ def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[tupl
         error = math.sqrt(max(moderated, least) * one.weight + one.drift)
         freedom, shift = min(weight + one.freedom, known), math.log1p(margin)
         slower, faster = (float(stats.t.cdf((sign * one.mean + shift) / error, freedom)) for sign in (1, -1))
-        found.append((slower, faster))
+        found.append(SpeedP(slower, faster, error, freedom, margin))
     return found
 
 

@@ -305,6 +305,20 @@ def test_a_slow_machine_is_not_a_slow_model():
     assert "by medians at the machine's pace" in found.reason
 
 
+def test_what_the_scatter_hides_is_said():
+    metrics, timing = speed(100 * np.exp(0.04 * np.array([-1.2, -0.6, 0.0, 0.6, 1.2])))
+    row = entry("a", metrics, timing=timing)
+    reason = judge([row], [row]).findings[0].reason
+    hidden = float(reason.split("hides losses up to ")[1].rstrip("%")) / 100
+    for loss, verdict in ((hidden + 0.01, "worse"), (hidden - 0.01, "same")):
+        windows = [w.model_copy(update={"seconds": w.seconds / (1 - loss)}) for w in timing.windows]
+        slower = entry("a", metrics, timing=timing.model_copy(update={"windows": windows}))
+        assert judge([slower], [row]).findings[0].verdict == verdict
+    metrics, timing = speed([99.99, 100.0, 100.01])
+    quiet = entry("a", metrics, timing=timing)
+    assert "hides" not in judge([quiet], [quiet]).findings[0].reason
+
+
 def test_timing_that_waited_for_others_is_not_compared():
     calm = with_windows([100.0, 101.0, 99.0], given=[1.0, 0.97, 1.0])
     held = with_windows([50.0, 51.0, 49.0], given=[0.5, 0.45, 0.9])
@@ -313,6 +327,18 @@ def test_timing_that_waited_for_others_is_not_compared():
         assert found.verdict == "not comparable"
         assert f"the {who} was timed while others held the processor 50% of the time" in found.reason
     assert judge([calm], [calm]).findings[0].verdict == "same"
+
+
+def test_the_speed_of_a_control_is_not_judged():
+    metrics, timing = speed([99.0, 100.0, 101.0])
+    slow, slow_timing = speed([49.0, 50.0, 51.0])
+    before = entry("a", [*metrics, fid(1.0)], timing=timing, control=True)
+    after = entry("a", [*slow, fid(1.0)], timing=slow_timing, control=True)
+    assert [one.metric for one in judge([after], [before]).findings] == ["fid"]
+    fast = Options(metrics=["images_per_second"])
+    assert not judge(
+        [entry("b", metrics, timing=timing), after], [entry("b", metrics, timing=timing), before], fast
+    ).failed
 
 
 def test_a_loss_must_surely_exceed_half_of_the_tolerance():

@@ -27,7 +27,7 @@ def per_second(before, after):
 
 
 def p_slower(contests, margin=0.0):
-    return [slower for slower, _ in p_values(contests, [margin] * len(contests))]
+    return [found.slower for found in p_values(contests, [margin] * len(contests))]
 
 
 def test_one_row_alone_is_students_t_of_logarithms():
@@ -36,16 +36,16 @@ def test_one_row_alone_is_students_t_of_logarithms():
     assert found.ratio == pytest.approx(94.5 / 100.0)
     test = stats.ttest_ind(np.log(after), np.log(before), alternative="less")
     assert p_slower([found]) == pytest.approx([test.pvalue])
-    assert p_values([found], [0.0])[0][1] == pytest.approx(1 - test.pvalue)
+    assert p_values([found], [0.0])[0].faster == pytest.approx(1 - test.pvalue)
 
 
 def test_a_margin_is_what_the_difference_must_exceed():
     before, after = np.array([100.0, 102.0, 99.0]), np.array([95.0, 93.0, 97.0, 94.0])
-    slower, faster = p_values([per_second(before, after)], [0.025])[0]
+    found = p_values([per_second(before, after)], [0.025])[0]
     moved = stats.ttest_ind(np.log(after * 1.025), np.log(before), alternative="less")
-    assert slower == pytest.approx(moved.pvalue)
+    assert found.slower == pytest.approx(moved.pvalue)
     moved = stats.ttest_ind(np.log(after / 1.025), np.log(before), alternative="greater")
-    assert faster == pytest.approx(moved.pvalue)
+    assert found.faster == pytest.approx(moved.pvalue)
 
 
 def test_many_rows_share_their_scatter():
@@ -230,3 +230,12 @@ def test_the_share_of_the_processor_is_that_of_the_busiest_record():
     assert given([held([0.9, 0.5, 1.0]), held([0.4, 0.5, 0.6])]) == 0.5
     assert given([held([None, None, 0.7])]) == 0.7
     assert given([held([None] * 3), entry("a", [])]) == 1.0
+
+
+def test_the_least_loss_that_is_seen_is_one_that_is_just_seen():
+    rates = np.exp(5 + 0.03 * np.array([-1.2, -0.6, 0.0, 0.6, 1.2]))
+    loss = p_values([per_second(rates, rates)], [0.025])[0].least_loss(0.001)
+    assert 0.05 < loss < 0.3
+    seen, unseen = (p_slower([per_second(rates, rates * (1 - loss * k))], 0.025)[0] for k in (1.01, 0.99))
+    assert seen < 0.001 < unseen
+    assert math.isnan(p_values([per_second(np.array([100.0]), rates)], [0.025])[0].least_loss(0.001))
