@@ -22,7 +22,7 @@ from scipy import special, stats
 
 from genbench.check.collect import Entry
 from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
-from genbench.evaluation.uncertainty import Difference, metric_half_widths, shared_error, widened
+from genbench.evaluation.uncertainty import Difference, metric_half_widths, shared_error, shares_images, widened
 from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
 
@@ -185,13 +185,15 @@ def _spread(groups: Sequence[np.ndarray]) -> Noise:
 
 
 def _from_intervals(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Noise | None:
+    """From each value's own interval; that of scores over the same images is no smaller for a mean of seeds."""
     variance = 0.0
     for side in (baseline, candidate):
+        count = 1 if shares_images([metric for _, metric in side]) else len(side)
         for _, metric in side:
             around = metric_half_widths(metric)
             if around is None:
                 return None
-            variance += (around.standard_error / len(side)) ** 2
+            variance += around.standard_error**2 / len(side) / count
     half = Z95 * math.sqrt(variance)
     return Noise(half, half)
 

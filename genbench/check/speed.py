@@ -59,6 +59,31 @@ def sides(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: str) ->
     return Sides((before, after), (slow, fast))
 
 
+@dataclass(frozen=True)
+class Change:
+    """How much faster the candidate is, as a share of the baseline's rate (or time, of a latency), by medians, with the
+    95 % interval of the repetitions, None of a single one; paced: at one pace of the machine."""
+
+    share: float
+    ci95: tuple[float, float] | None
+    paced: bool
+
+
+def change(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: str) -> Change | None:
+    """Of two sides' speeds, by themselves (`p_values` also knows the scatter of other rows); None without windows."""
+    found = sides(baseline, candidate, metric)
+    if not all(len(side) for side in found.rates):
+        return None
+    one = contest(found)
+    sign = 1.0 if metric == RATE else -1.0
+    share = math.expm1(sign * one.log_ratio)
+    if not one.freedom:
+        return Change(share, None, found.paces is not None)
+    half = float(stats.t.ppf(0.975, one.freedom)) * math.sqrt(one.variance * one.weight + one.drift)
+    ends = sorted(math.expm1(sign * (one.log_ratio + side * half)) for side in (-1, 1))
+    return Change(share, (ends[0], ends[1]), found.paces is not None)
+
+
 def given(entries: Sequence[Entry]) -> float:
     """Share of the time for which other processes did not hold the processor: the median of the windows, of the record
     where it is least; 1 where it is not known."""

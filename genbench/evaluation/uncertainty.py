@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,3 +111,9 @@ def _p_value(difference: float, half: float) -> float:
 def _is_number(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and value > 0
+
+
+def shares_images(metrics: Sequence[MetricResult]) -> bool:
+    """Whether the results are means of scores over the same images or prompts, so that their choice is no error of each
+    but one of all."""
+    return all(metric.provenance.get("paired_by") for metric in metrics)

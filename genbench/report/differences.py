@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genbench.check.collect import Entry
-from genbench.check.evidence import Identity, evidence, first_unlike, measurements
-from genbench.errors import unknown
+from genbench.check.evidence import Identity, Measurement, evidence, first_unlike, measurements
+from genbench.check.speed import LEAST_GIVEN, SPEED_METRICS, change, given
+from genbench.errors import UsageError, unknown
 from genbench.report.names import DASH, difference_text
 from genbench.report.rows import Row
 from genbench.report.tables import UNRANKED, Column, columns
@@ -53,11 +54,14 @@ def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: 
     sides = [measurements(entries, identity) for entries in (baseline, candidate)]
     missing = [name for name, side in zip(("the baseline", "this row"), sides, strict=True) if not side]
     if missing:
-        return Difference("not comparable", reason=f"{' and '.join(missing)} has no value of it")
+        has = "has" if len(missing) == 1 else "have"
+        return Difference("not comparable", reason=f"{' and '.join(missing)} {has} no value of it")
     unlike = first_unlike([*sides[0], *sides[1]])
     if unlike is not None:
         return Difference("not comparable", reason=unlike)
     metric = sides[0][0][1]
+    if metric.name in SPEED_METRICS:
+        return _of_speeds(sides)
     found = evidence(sides[0], sides[1])
     means = [sum(m.value for _, m in side if m.value is not None) / len(side) for side in sides]
     value = means[1] - means[0] if found is None else found.value
@@ -65,6 +69,26 @@ def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: 
     text, interval = difference_text(metric.name, value, ci95)
     reason = "a value without an interval" if found is None else found.method
     verdict: Verdict = "no interval" if found is None else _verdict(value, ci95, metric.higher_is_better)
+    return Difference(verdict, value, ci95, text, interval, reason)
+
+
+def _of_speeds(sides: Sequence[Sequence[Measurement]]) -> Difference:
+    """Speeds differ as `genbench check` sees them: at one pace of the machine, where the records know it."""
+    before, after = ([entry for entry, _ in side] for side in sides)
+    metric = sides[0][0][1]
+    for who, side in (("the baseline", before), ("this row", after)):
+        if given(side) < LEAST_GIVEN:
+            return Difference("not comparable", reason=f"{who} was timed while others held the processor")
+    found = change(before, after, metric.name)
+    start = [m.value for _, m in sides[0] if m.value is not None]
+    if found is None or not start:
+        return Difference("not comparable", reason="there are no timing windows")
+    scale = sum(start) / len(start)
+    value = scale * found.share
+    ci95 = None if found.ci95 is None else (scale * found.ci95[0], scale * found.ci95[1])
+    text, interval = difference_text(metric.name, value, ci95)
+    reason = f"{found.share:+.1%} by medians" + (" at the machine's pace" if found.paced else "")
+    verdict: Verdict = "no interval" if ci95 is None else _verdict(value, ci95, metric.higher_is_better)
     return Difference(verdict, value, ci95, text, interval, reason)
 
 
@@ -119,13 +143,24 @@ def _cell(baseline: Row, row: Row, column: Column) -> Difference:
 
 
 def check_baseline(name: str, suites: Sequence[Sequence[Row]]) -> None:
-    """Refuse a baseline that no suite has.
+    """Refuse a baseline that no suite has, or that names several rows of one.
 
     Raises:
-        UsageError: ``name`` is neither a row nor a source of any.
+        UsageError: ``name`` is neither a row nor a source of any, or not one row.
     """
     if any(differences(rows, name) is not None for rows in suites):
         return
+    several = [row.label for rows in suites for row in rows if row.record.row == name]
+    if several:
+        raise UsageError(
+            f"--baseline {name}: {len(several)} rows are called so. Name one of them: {', '.join(several)}."
+        )
+    joined = [row.label for rows in suites for row in rows if any(part.source.name == name for part in row.parts)]
+    if joined:
+        raise UsageError(
+            f"--baseline {name}: its seeds were joined with another source's ({', '.join(joined)}): no row is of it "
+            "alone. Compare sources that have the same seeds, or other configs."
+        )
     labels = [row.label for rows in suites for row in rows]
     names = [part.source.name for rows in suites for row in rows for part in row.parts]
     raise unknown("row or source of the report", name, sorted({*labels, *names}))

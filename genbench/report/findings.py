@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genbench.record import Record
+from genbench.record import MetricResult, Record
 from genbench.report.audit import audit, catches, listing
+from genbench.report.ranking import kind_of_rank
 from genbench.report.tables import CEILING, Column, column_standing, columns, interval_text, value_text
 
 KEY_FIGURES = (
@@ -14,6 +15,9 @@ KEY_FIGURES = (
     ("bits_per_dim", "Fewest bits/dim", ""),
     ("images_per_second", "Fastest sampler", "images/s"),
 )
+
+_KINDS = ("", "exact", "upper_bound", "lower_bound", "estimate")
+_KIND_WORDS = {"exact": "exact values", "upper_bound": "bounds", "lower_bound": "bounds", "estimate": "estimates"}
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,48 @@ class KeyFigure:
     note: str
 
 
+@dataclass(frozen=True)
+class _Lead:
+    """Who leads in a column: positions of the best and of those that tie with them, and the leader's result.
+
+    kind: "bounds", "estimates" or "exact values", where rows of other kinds stand beside; else nothing.
+    """
+
+    best: list[int]
+    tied: list[int]
+    metric: MetricResult
+    kind: str = ""
+
+
+def _lead(records: Sequence[Record], column: Column) -> _Lead | None:
+    """Of likelihoods the lead among exact values, where there is one, else among bounds, else among estimates."""
+    rank = column_standing(records, column)
+    found = {position: column.of(record) for position, record in enumerate(records) if not record.control}
+    shown = {position: metric for position, metric in found.items() if metric is not None and metric.value is not None}
+    best = sorted(int(key) for key in rank.best)
+    if not best:
+        return None
+    kinds = {position: kind_of_rank(metric) for position, metric in shown.items()}
+    kind = min((kinds[position] for position in best), key=lambda one: _KINDS.index(one))
+    best, tied = (
+        [int(key) for key in sorted(keys, key=int) if kinds[int(key)] == kind] for keys in (rank.best, rank.tied)
+    )
+    told = _KIND_WORDS.get(kind, "") if len(set(kinds.values())) > 1 else ""
+    return _Lead(best, tied, shown[best[0]], told)
+
+
 def key_figures(records: Sequence[Record], names: Sequence[str]) -> list[KeyFigure]:
     """The best model in a few metrics, with its interval and the rows that tie with it. names: of the records."""
     figures = []
     for metric_name, title, unit in KEY_FIGURES:
         for column in [c for c in columns(records) if c.name == metric_name][:1]:
-            rank = column_standing(records, column)
-            for key in sorted(rank.best, key=int)[:1]:
-                metric = column.of(records[int(key)])
-                if metric is None or metric.value is None:
-                    continue
-                tied = [names[int(other)] for other in sorted(rank.tied | rank.best - {key}, key=int)]
-                note = f"tied with {listing(tied)}" if tied else interval_text(metric)
-                figures.append(KeyFigure(title, value_text(metric), unit, names[int(key)], note))
+            lead = _lead(records, column)
+            if lead is None:
+                continue
+            tied = [names[other] for other in (*lead.best[1:], *lead.tied)]
+            note = f"tied with {listing(tied)}" if tied else interval_text(lead.metric)
+            note = "; ".join(text for text in (f"among {lead.kind}" if lead.kind else "", note) if text)
+            figures.append(KeyFigure(title, value_text(lead.metric), unit, names[lead.best[0]], note))
     return figures
 
 
@@ -57,7 +90,7 @@ def sentence(records: Sequence[Record], names: Sequence[str]) -> str:
     failed = [label for record, label in zip(records, names, strict=True) if record.status == "failed"]
     if failed:
         parts.append(f"{listing(failed)} failed")
-    models = sum(not record.control for record in records)
+    models = len({record.row for record in records if not record.control})
     among = f"Among {models} models" if models != 1 else "For the one model"
     return f"{among}, {'; '.join(parts)}." if parts else "Nothing was measured."
 
@@ -66,14 +99,13 @@ def _leaders(records: Sequence[Record], names: Sequence[str]) -> list[str]:
     parts = []
     for name, words in (("fid", "the lowest {}"), ("bits_per_dim", "the fewest {}")):
         for column in [c for c in columns(records) if c.name == name][:1]:
-            rank = column_standing(records, column)
-            best = sorted(rank.best, key=int)
-            metric = column.of(records[int(best[0])]) if best else None
-            if metric is None or metric.value is None:
+            lead = _lead(records, column)
+            if lead is None:
                 continue
             what = words.format(column.label if name == "fid" else "bits/dim")
-            part = f"{names[int(best[0])]} has {what} ({value_text(metric)}{_ceiling(records, column)})"
-            others = [names[int(key)] for key in (*best[1:], *sorted(rank.tied, key=int))]
+            what += f" among {lead.kind}" if lead.kind else ""
+            part = f"{names[lead.best[0]]} has {what} ({value_text(lead.metric)}{_ceiling(records, column)})"
+            others = [names[other] for other in (*lead.best[1:], *lead.tied)]
             parts.append(part + (f", tied with {listing(others)}" if others else ""))
     return parts
 

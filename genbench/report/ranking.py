@@ -15,6 +15,7 @@ from typing import Any
 
 from genbench.files import canonical_json
 from genbench.record import MetricResult
+from genbench.report.names import metric_name
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ def exceeds_expected(metric: MetricResult) -> bool | None:
 def standing(metrics: Mapping[str, MetricResult]) -> Standing:
     """Best and tied rows among those of the largest group with one `comparable`; the others are `outside`.
 
-    A metric without a better direction, a group of one, or one whose values are all equal has no best row.
+    Of likelihoods, exact values, bounds and estimates have their own best row each: a bound says nothing against a row
+    that lies beyond it. A metric without a better direction, a kind of one row, or one whose values are all equal has
+    no best row.
     """
     groups: dict[str, dict[str, MetricResult]] = {}
     for key, metric in metrics.items():
@@ -92,13 +95,27 @@ def standing(metrics: Mapping[str, MetricResult]) -> Standing:
         return Standing()
     ranked = max(groups.values(), key=len)
     outside = frozenset(key for group in groups.values() if group is not ranked for key in group)
+    kinds: dict[str, dict[str, MetricResult]] = {}
+    for key, metric in ranked.items():
+        kinds.setdefault(kind_of_rank(metric), {})[key] = metric
+    found = [_of_one_kind(group) for group in kinds.values()]
+    best = frozenset(key for one in found for key in one.best)
+    return Standing(best, frozenset(key for one in found for key in one.tied), outside)
+
+
+def kind_of_rank(metric: MetricResult) -> str:
+    """What a result ranks among: of likelihoods its kind, of others everything."""
+    return metric.kind if metric_name(metric.name).group == "likelihood" else ""
+
+
+def _of_one_kind(ranked: Mapping[str, MetricResult]) -> Standing:
     first = next(iter(ranked.values()))
     if first.higher_is_better is None or len(ranked) < 2:
-        return Standing(outside=outside)
+        return Standing()
     sign = -1.0 if first.higher_is_better else 1.0
     top = min(ranked.values(), key=lambda metric: sign * _bounds(metric)[0])
     best = frozenset(key for key, metric in ranked.items() if metric.value == top.value)
     if len(best) == len(ranked):
-        return Standing(outside=outside)
+        return Standing()
     tied = frozenset(key for key, metric in ranked.items() if key not in best and is_tie(metric, top))
-    return Standing(best, tied, outside)
+    return Standing(best, tied)

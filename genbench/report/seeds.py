@@ -10,10 +10,13 @@ import numpy as np
 from scipy import stats
 
 from genbench.evaluation.compare import first_difference
-from genbench.evaluation.uncertainty import metric_half_widths
+from genbench.evaluation.uncertainty import metric_half_widths, shares_images
 from genbench.files import hash_value
 from genbench.record import MetricResult, Record
 from genbench.report.names import metric_name
+
+_NOT_NEGATIVE = {"fid", "inception_score"}
+_AT_MOST_ONE = {"precision", "recall", "coverage", "memorised_share"}
 
 
 @dataclass(frozen=True)
@@ -119,26 +122,37 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
     if len(used) == 1:
         return Pooled(first, values, note=note)
     mean, half, spread = mean_of_seeds(used)
-    is_share = metric_name(first.name).style in ("share", "percent") and min(m.value or 0.0 for m in used) >= 0
-    least = 0.0 if is_share else -math.inf
-    ci95 = None if half is None else (max(mean - half, least), mean + half)
+    least, most = _range(first.name, min(m.value or 0.0 for m in used))
+    ci95 = None if half is None else (max(mean - half, least), min(mean + half, most))
     told = {key: value for key, value in first.provenance.items() if key != "standard_error"}
     joined = first.model_copy(update={"value": mean, "ci95": ci95, "provenance": told})
     return Pooled(joined, values, spread, note)
 
 
+def _range(name: str, smallest: float) -> tuple[float, float]:
+    """What values of a metric lie between."""
+    named = metric_name(name)
+    is_share = named.style in ("share", "percent") and smallest >= 0
+    positive = is_share or named.group == "cost" or name in _NOT_NEGATIVE
+    return 0.0 if positive else -math.inf, 1.0 if is_share and name in _AT_MOST_ONE else math.inf
+
+
 def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:
     """Mean of at least two seeds, half width of its 95 % interval, and their standard deviation.
 
-    The interval is Student's from the spread over seeds, or the normal one from the values' own standard errors where
-    that is wider; None of equal values without intervals.
+    Of values over samples, each seed's own, the interval is Student's from the spread over seeds, or the normal one
+    from the values' own standard errors where that is wider. Of scores over the same images for every seed
+    (``paired_by``) the choice of images is an error that seeds share: it does not shrink with their number, and adds to
+    that of the seeds, which their spread tells. None of equal values without intervals.
     """
     values = np.array([metric.value for metric in metrics], dtype=np.float64)
     n = len(values)
     spread = float(values.std(ddof=1))
     around = [metric_half_widths(metric) for metric in metrics]
     own = math.sqrt(float(np.mean([0.0 if one is None else one.standard_error**2 for one in around])))
-    half = max(float(stats.t.ppf(0.975, n - 1)) * spread, float(stats.norm.ppf(0.975)) * own) / math.sqrt(n)
+    own *= float(stats.norm.ppf(0.975))
+    of_seeds = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    half = math.hypot(of_seeds, own) if shares_images(metrics) else max(of_seeds, own / math.sqrt(n))
     return float(values.mean()), half or None, spread
 
 

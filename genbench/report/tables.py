@@ -31,7 +31,7 @@ from genbench.report.names import (
     metric_name,
 )
 from genbench.report.ranking import Standing, exceeds_expected, expected_share, standing
-from genbench.report.seeds import pooled_seeds
+from genbench.report.seeds import pooled_seeds, quoted
 from genbench.report.sheet import Bold, Sheet, markdown
 
 MAIN_COLUMNS = (
@@ -64,7 +64,7 @@ CEILING = "test_split"
 
 @dataclass(frozen=True)
 class Column:
-    """One metric with one extractor. Of several estimators a row shows the first, which is the one to quote."""
+    """One metric with one extractor. Of several estimators a row shows the one to quote."""
 
     name: str
     extractor: str | None
@@ -95,9 +95,8 @@ class Column:
         return metric_name(self.name).meaning
 
     def of(self, record: Record) -> MetricResult | None:
-        """This column's result in a record: the first that has a value, else the first."""
-        found = [m for m in record.metrics if (m.name, m.extractor) == (self.name, self.extractor)]
-        return next((m for m in found if m.status == "ok"), found[0] if found else None)
+        """This column's result in a record, as `seeds.quoted` chooses it."""
+        return quoted(record, self.name, self.extractor)
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,17 @@ def test_a_small_spread_of_few_seeds_does_not_undercut_the_intervals():
     assert found.ci95[0] < 0
 
 
+def test_images_that_seeds_share_are_no_more_images_for_more_seeds():
+    def seeds(provenance):
+        made = metric("bits_per_dim", 2.0, 0.1, provenance=provenance)
+        return [(entry("vae", [made], seed), made) for seed in range(4)]
+
+    shared, own = ({"paired_by": "test image"}, {})
+    wide, narrow = (evidence(seeds(how), seeds(how)).ci95[1] for how in (shared, own))
+    assert wide == pytest.approx(0.1 * math.sqrt(2), rel=1e-6)
+    assert narrow == pytest.approx(0.1 * math.sqrt(2) / 2, rel=1e-6)
+
+
 def test_seeds_of_paired_scores_must_stand_over_images_and_over_seeds():
     rng = np.random.default_rng(1)
     images = rng.normal(2, 1, 40)

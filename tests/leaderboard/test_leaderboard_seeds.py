@@ -26,7 +26,7 @@ def test_the_mean_of_seeds_with_students_interval_of_their_spread():
     assert found.metric.value == 3.0
     assert found.spread == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
     half = stats.t.ppf(0.975, 2) * found.spread / math.sqrt(3)
-    assert found.metric.ci95 == pytest.approx((3.0 - half, 3.0 + half))
+    assert found.metric.ci95 == pytest.approx((0.0, 3.0 + half)), "a FID is never below 0"
 
 
 def test_seeds_that_agree_by_chance_keep_the_width_of_their_own_intervals():
@@ -108,3 +108,24 @@ def test_a_mean_does_not_carry_the_standard_error_of_one_seed():
     one = metric("fid", 2.0, 0.1, provenance={"standard_error": 0.05, "interval": "x"})
     assert pooled(one).metric.provenance["standard_error"] == 0.05
     assert "standard_error" not in pooled(one, one).metric.provenance
+
+
+def test_images_that_all_seeds_share_are_an_error_that_seeds_do_not_shrink():
+    """The same scores again and again are no more images; samples of each seed's own are."""
+    images = {"kind": "exact", "provenance": {"paired_by": "test image"}}
+    shared = metric("bits_per_dim", 2.0, 0.03, **images)
+    assert [mean_of_seeds([shared] * n)[1] for n in (2, 5)] == pytest.approx([0.03, 0.03])
+    own = [mean_of_seeds([fid(2.0, 0.03)] * n)[1] for n in (2, 5)]
+    assert own == pytest.approx([0.03 / math.sqrt(2), 0.03 / math.sqrt(5)])
+    moved = [metric("bits_per_dim", value, 0.03, **images) for value in (1.9, 2.0, 2.1)]
+    of_seeds = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert mean_of_seeds(moved)[1] == pytest.approx(math.hypot(of_seeds, 0.03))
+
+
+def test_intervals_end_where_the_metric_does():
+    shares = [metric("precision", value, 0.01, kind="estimate") for value in (0.80, 0.99)]
+    found = pooled(*shares, name="precision", extractor=shares[0].extractor).metric
+    assert found.ci95[0] >= 0
+    assert found.ci95[1] == 1.0
+    free = [metric("density", value, 0.01, kind="estimate") for value in (0.80, 0.99)]
+    assert pooled(*free, name="density", extractor=free[0].extractor).metric.ci95[1] > 1.0

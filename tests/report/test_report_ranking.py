@@ -63,6 +63,47 @@ def test_standing_ranks_only_equal_measurements():
     assert (found.best, found.outside) == ({"a"}, {"c"})
 
 
+def nats(value, kind, half=0.01):
+    return metric("bits_per_dim", value, half, kind=kind, estimator=kind)
+
+
+def test_exact_values_bounds_and_estimates_have_their_own_best():
+    rows = {
+        "exact": nats(2.0, "exact"),
+        "worse": nats(2.2, "exact"),
+        "bound": nats(1.9, "upper_bound"),
+        "near": nats(1.905, "upper_bound"),
+        "estimate": nats(1.0, "estimate"),
+    }
+    found = standing(rows)
+    assert (found.best, found.tied) == ({"exact", "bound"}, {"near"})
+    assert not standing({"a": nats(2.0, "exact"), "b": nats(1.0, "upper_bound")}).best
+
+
+def test_the_sentence_says_among_what_a_likelihood_leads():
+    made = [
+        record("pixelcnn", [nats(1.872, "exact")]),
+        record("vae", [nats(2.1, "upper_bound")]),
+        record("realnvp", [nats(2.043, "upper_bound")]),
+    ]
+    text = sentence(made, labels(made))
+    assert "realnvp has the fewest bits/dim among bounds (≤ 2.043" in text
+    made.append(record("made", [nats(1.9, "exact")]))
+    assert "pixelcnn has the fewest bits/dim among exact values (1.872" in sentence(made, labels(made))
+    exact = [made[0], made[3]]
+    assert "pixelcnn has the fewest bits/dim (1.872" in sentence(exact, labels(exact))
+    assert sentence(exact * 2, ["a", "b", "c", "d"]).startswith("Among 2 models")
+
+
+def test_of_estimates_the_column_shows_the_one_to_quote():
+    forward, reverse = (
+        metric("bits_per_dim", value, 0.01, kind="estimate", estimator=name)
+        for value, name in ((84.7, "ais-forward"), (84.9, "ais-reverse"))
+    )
+    table = compare([record("rbm", [forward, reverse])])
+    assert table.models[0].cells[0].text.endswith("84.90") or "84.9" in table.models[0].cells[0].text
+
+
 def test_standing_has_no_best_without_direction_alone_or_when_all_are_equal():
     assert not standing({"a": metric("parameters", 5.0), "b": metric("parameters", 6.0)}).best
     assert not standing({"a": metric("fid", 5.0)}).best

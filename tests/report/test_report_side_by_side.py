@@ -8,9 +8,10 @@ import pytest
 from report_fixture import HOSTILE, metric
 from report_runs import bits, row, write_records, write_run_folder
 
+from genbench.check.collect import read_entries
 from genbench.cli.main import main
 from genbench.errors import UsageError
-from genbench.record import Curve
+from genbench.record import Curve, Timing, TimingWindow
 from genbench.report.build import make_sections, write_changes, write_report
 from genbench.report.changes import changes_of
 from genbench.report.differences import difference, differences
@@ -74,6 +75,54 @@ def test_differences_pair_scores_of_the_same_images(two):
     fid = found["gan · after"].cells[names.index("fid")]
     assert (fid.verdict, fid.text) == ("worse", "+2.00")
     assert fid.ci95[0] == pytest.approx(2.0 - 0.2 * 2**0.5, rel=1e-6)
+
+
+def timed_row(rates, paces, given=1.0):
+    windows = [
+        TimingWindow(images=8, seconds=8 / rate, pace=pace, given=given)
+        for rate, pace in zip(rates, paces, strict=True)
+    ]
+    timing = Timing(
+        batch_size=8,
+        windows=windows,
+        latency_seconds=[0.1],
+        reference_load="linear-conv-1",
+        evaluations_per_image=1,
+        precision="fp32",
+        device="cpu",
+        threads=1,
+    )
+    speed = metric("images_per_second", sorted(rates)[len(rates) // 2], 1.0)
+    return row("vae", metrics=[metric("fid", 2.0, 0.2), speed], timing=timing)
+
+
+@pytest.mark.parametrize(
+    ("factor", "given", "verdict", "reason"),
+    [
+        (0.8, 1.0, "same within noise", "at the machine's pace"),
+        (0.64, 1.0, "worse", "at the machine's pace"),
+        (0.8, 0.5, "not comparable", "this row was timed while others held the processor"),
+    ],
+)
+def test_speeds_differ_at_the_machines_pace(tmp_path, factor, given, verdict, reason):
+    """The second machine is slower by a fifth."""
+    rates, paces = [100.0, 101.5, 99.0, 100.5, 100.2], [1000.0, 1008.0, 992.0, 1009.0, 1001.0]
+    before = write_records(tmp_path / "before", timed_row(rates, paces))
+    slow = timed_row([factor * rate for rate in rates], [0.8 * pace for pace in paces], given)
+    after = write_records(tmp_path / "after", slow)
+    (metric_id,) = {(m.name, m.estimator, m.extractor) for m in slow.metrics if m.name == "images_per_second"}
+    found = difference(read_entries(before), read_entries(after), metric_id)
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_a_baseline_of_several_rows_or_of_joined_seeds_is_told_from_an_unknown_one(two, tmp_path):
+    with pytest.raises(UsageError, match=r"2 rows are called so. Name one of them: vae · before, vae · after"):
+        sections(*two, baseline="vae")
+    first = write_records(tmp_path / "first", row("made", seed=0))
+    second = write_records(tmp_path / "second", row("made", seed=1))
+    with pytest.raises(UsageError, match=r"its seeds were joined with another source's \(made\)"):
+        sections(first, second, baseline="first")
 
 
 def test_a_row_may_be_the_baseline_of_all_others(two):
