@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from genbench.errors import UsageError
 from genbench.files import atomic_path
 from genbench.leaderboard.board import Board
-from genbench.leaderboard.folder import RECORDS, read_folder
+from genbench.leaderboard.folder import RECORDS, RULES, first_rules, read_folder
 from genbench.leaderboard.literature import FILE as LITERATURE
 from genbench.leaderboard.make import board_of
 from genbench.leaderboard.markdown import to_markdown
@@ -19,15 +20,18 @@ HOME = Path("leaderboards")
 
 
 def build(folder: Path) -> Board:
-    """Write the generated files of a leaderboard; those that are there stay until all new ones are whole.
+    """Write the generated files of a leaderboard, and its rules where there are none; those that are there stay until
+    all new ones are whole.
 
     Raises:
         UsageError: not the folder of a leaderboard.
         DataError: something in it is damaged; the message names the file.
     """
     source = read_folder(folder)
+    texts = {} if source.rules else {RULES: first_rules(source.suite)}
+    source = replace(source, rules=source.rules or texts[RULES])
     board = board_of(source)
-    texts = {
+    texts |= {
         "README.md": to_markdown(board, [entry.record for entry in source.records]),
         "table.csv": to_csv(board),
         "table.tex": to_latex(board),

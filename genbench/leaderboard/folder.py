@@ -83,6 +83,21 @@ def read_rules(path: Path) -> str:
         raise DataError(f"{file}: not text in UTF-8 ({error}). Save it as UTF-8.") from None
 
 
+def first_rules(suite: str) -> str:
+    """What rules.md of a new leaderboard says, for its owner to change."""
+    return f"""# Rules of {suite}
+
+A row is one model (and variant of its sampler) from `genbench run --suite {suite}`.
+
+- Any budget is welcome; the record states it, and training time and parameters stand beside the quality.
+- Choices (stopping, hyper-parameters, checkpoints) use the validation split. The test split is for reporting only.
+- Hand in several seeds where training allows it (`--seed 0,1,2`): every seed is shown, with mean and spread.
+- Rows rank together where `comparable` is equal; exact likelihoods, bounds and estimates rank apart. Speed and
+  memory rank among rows of one device, thread count, precision and batch size; training time does so where several
+  seeds give it an interval.
+"""
+
+
 def describe_suite(name: str) -> str:
     """A packaged suite's description; empty for another one."""
     try:

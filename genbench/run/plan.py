@@ -164,7 +164,7 @@ def _plan_cell(
     )
     rows = tuple(_plan_row(model_class, name, recipe, variant, seed) for variant in variants)
     control = bool(getattr(model_class, "control", False))
-    family = "control" if control else family_of(model_class)
+    family = "control" if control else family_of(model_class, reference)
     return CellPlan(
         reference=reference,
         model=name,
@@ -218,9 +218,11 @@ def _plan_row(model_class: type[GenerativeModel], name: str, recipe: Recipe, var
     return RowPlan(name=f"{name}@{variant}", variant=variant, options=options, seed=seed)
 
 
-def family_of(model_class: type) -> str:
-    """The family a model belongs to: its `family` attribute, else the folder of its source file."""
-    return str(getattr(model_class, "family", "") or source_path(model_class).parent.name)
+def family_of(model_class: type, reference: str = "") -> str:
+    """The family a model belongs to: its `family` attribute, else the folder of its source file, else (of one that is
+    referred to as FILE.py:Class) "plug-in"."""
+    folder = "plug-in" if ".py:" in reference else source_path(model_class).parent.name
+    return str(getattr(model_class, "family", "") or folder)
 
 
 def source_hash(model_class: type) -> str:

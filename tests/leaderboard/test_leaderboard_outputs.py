@@ -35,6 +35,19 @@ def test_all_files_are_written(tmp_path):
     assert "| `a` | self-run | 1.00 \\[0.90, 1.10\\] (1) |" in (folder / "README.md").read_text()
 
 
+def test_a_new_leaderboard_gets_rules_that_stay_as_they_are_changed(tmp_path):
+    folder = board_folder(tmp_path, row("vae", fid(1.0)))
+    assert not (folder / "rules.md").exists()
+    build(folder)
+    rules = (folder / "rules.md").read_text()
+    assert rules.startswith(f"# Rules of {folder.name}")
+    assert "test split is for reporting only" in (folder / "index.html").read_text()
+    (folder / "rules.md").write_text("# Ours\n\nFive seeds.\n")
+    build(folder)
+    assert (folder / "rules.md").read_text() == "# Ours\n\nFive seeds.\n"
+    assert "Five seeds." in (folder / "index.html").read_text()
+
+
 def test_markdown_has_tiers_ranks_controls_and_the_best_first(tmp_path):
     controls = row("test_split", fid(0.2), control=True)
     folder = board_folder(
@@ -187,7 +200,7 @@ def test_a_full_disk_leaves_the_old_files(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         build(folder)
     assert {name: (folder / name).read_text() for name in MADE} == before
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*MADE, "records"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*MADE, "records", "rules.md"])
 
 
 def test_leaderboards_are_found_by_what_they_hold(tmp_path):
