@@ -30,6 +30,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+REPEATED = ("images_per_second", "latency_seconds")
+"""Metrics whose ``n`` counts repetitions of one measurement: it says how well the value is known, not of what it is."""
+
+
 class MetricResult(_Strict):
     """A number and how it was made. (name, estimator, extractor) is unique in a record."""
 
@@ -63,6 +67,11 @@ class MetricResult(_Strict):
         if self.status != "ok" and (self.value is not None or not self.reason):
             raise ValueError(f"metric '{self.name}': status '{self.status}' needs a reason and no value")
         return self
+
+    @property
+    def measured_as(self) -> dict[str, Any]:
+        """What must be equal for two values to be compared: ``comparable``, without the number of repetitions."""
+        return {key: value for key, value in self.comparable.items() if key != "n" or self.name not in REPEATED}
 
 
 class Curve(_Strict):

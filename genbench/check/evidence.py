@@ -99,7 +99,7 @@ def measurements(entries: Iterable[Entry], identity: Identity) -> list[Measureme
 
 
 def _spelled(metric: MetricResult) -> str:
-    return json.dumps([metric.comparable, metric.kind, metric.unit, metric.higher_is_better], sort_keys=True)
+    return json.dumps([metric.measured_as, metric.kind, metric.unit, metric.higher_is_better], sort_keys=True)
 
 
 def has_interval(found: Iterable[Measurement]) -> bool:
@@ -114,7 +114,7 @@ def first_unlike(found: Sequence[Measurement]) -> str | None:
     for _, metric in found[1:]:
         if _spelled(metric) == same:
             continue
-        unlike = first_difference(first.comparable, metric.comparable) or first_difference(
+        unlike = first_difference(first.measured_as, metric.measured_as) or first_difference(
             first.model_dump(include=_MUST_AGREE), metric.model_dump(include=_MUST_AGREE)
         )
         if unlike is not None:

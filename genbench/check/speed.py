@@ -20,9 +20,10 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from genbench.check.collect import Entry
+from genbench.record import REPEATED
 
 RATE = "images_per_second"
-SPEED_METRICS = (RATE, "latency_seconds")
+SPEED_METRICS = REPEATED
 _LEAST_SD = 1e-4
 """Of the logarithm of a rate: what clocks and schedulers leave even where repetitions are equal to the digit."""
 _POWER_SD = 0.25

@@ -26,7 +26,7 @@ from genbench.evaluation.uncertainty import (
     unpaired_difference,
     widened,
 )
-from genbench.record import MetricResult, Record, read_record
+from genbench.record import REPEATED, MetricResult, Record, read_record
 
 Verdict = Literal["better", "worse", "same within noise", "different", "equal", "no interval", "not comparable"]
 """What B is, seen from A. "different" where no direction is better, "equal" of values that are known exactly."""
@@ -230,10 +230,11 @@ def _refusal(a: Measured, b: Measured, mine: MetricResult | None, other: MetricR
         if metric.status != "ok":
             return f"{side.label}: {metric.status.replace('_', ' ')}: {metric.reason}"
     assert mine is not None and other is not None
-    found = first_difference(mine.comparable, other.comparable)
+    found = first_difference(mine.measured_as, other.measured_as)
     if found is not None:
         return found
-    return first_difference(mine.model_dump(include=_MUST_AGREE), other.model_dump(include=_MUST_AGREE))
+    named = _MUST_AGREE - {"n"} if mine.name in REPEATED else _MUST_AGREE
+    return first_difference(mine.model_dump(include=named), other.model_dump(include=named))
 
 
 def pair_difference(

@@ -106,7 +106,7 @@ def _kind(metric: MetricResult) -> str:
 
 
 def _fields(metric: MetricResult) -> dict[str, Any]:
-    found = dict(_flat(metric.comparable))
+    found = dict(_flat(metric.measured_as))
     return found | {"kind": _kind(metric)} if _has_kinds(metric) else found
 
 

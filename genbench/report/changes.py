@@ -26,13 +26,15 @@ _TIMING = ("batch_size", "precision", "compiled", "device", "threads")
 
 @dataclass(frozen=True)
 class NumberChange:
-    """One metric before and after, as shown."""
+    """One metric before and after, as shown. old, new: as recorded, means over seeds; None where there is none."""
 
     title: str
     estimator: str
     before: str
     after: str
     difference: Difference
+    old: MetricResult | None
+    new: MetricResult | None
 
     @property
     def verdict(self) -> str:
@@ -56,7 +58,7 @@ class RowChanges:
 
     @property
     def unexplained(self) -> bool:
-        """Whether stages have other keys though no setting differs: the code or the data of the row changed."""
+        """Whether stages have other keys though no setting of this row alone differs."""
         return bool(self.stages) and not self.settings
 
 
@@ -83,6 +85,17 @@ class Changes:
         settings = len(self.shared) + sum(len(row.settings) for row in self.rows)
         rows = f"{len(self.rows)} row{'s' if len(self.rows) != 1 else ''} of both"
         return f"{rows}: {', '.join(told) or 'no number to compare'}; {settings or 'no'} setting(s) changed."
+
+    def account(self, row: RowChanges) -> str:
+        """What is to be said of how a row was made, beside its settings; nothing where those say it all."""
+        stages = ", ".join(row.stages)
+        which = "of this row alone" if self.shared else "of this row"
+        if row.unexplained:
+            why = "a setting of all rows, the code or the data" if self.shared else "the code or the data"
+            return f"No setting {which} changed, but its stages were made anew ({stages}): {why} changed."
+        if row.stages:
+            return f"Stages made anew: {stages}."
+        return "" if row.settings else f"No setting {which} changed, and none of its stages was made anew."
 
 
 def changes_of(a: Source, b: Source) -> Changes:
@@ -147,7 +160,7 @@ def _numbers(before: Row, after: Row) -> list[NumberChange]:
         column = titles[identity[0], identity[2]]
         gap = difference(before.entries, after.entries, identity)
         title = f"{column.title} {column.arrow}".strip()
-        made.append(NumberChange(title, identity[1], _value(old), _value(new), gap))
+        made.append(NumberChange(title, identity[1], _value(old), _value(new), gap, old, new))
     return made
 
 

@@ -126,6 +126,6 @@ def likelihood_sheet(found: LikelihoodTable) -> Sheet:
     ]
     note = (
         "Of the test images; lower is better. What is exact stands apart from bounds (the truth is at or below them)\n"
-        "and from estimates (which may err to either side). Intervals are 95 % over test images."
+        "and from estimates (which may err to either side). Intervals: 95 %, of test images and seeds."
     )
     return Sheet(f"{found.title}, by kind", ["System", *heads], rows, 1, note)

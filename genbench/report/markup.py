@@ -20,7 +20,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\char34}",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "≈": r"$\approx$",
@@ -52,9 +52,13 @@ def plain(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """``text`` for LaTeX: special characters escaped, signs as mathematics; line breaks become spaces."""
+    """``text`` for LaTeX: special characters escaped, signs as mathematics; line breaks become spaces.
+
+    Two hyphens, quotes or commas in a row stay two: TeX would join them to another sign.
+    """
     flat = " ".join(text.split())
-    return "".join(_LATEX.get(character, character) for character in flat)
+    apart = re.sub(r"([-–])(?=[-–])|(['`,])(?=\2)", "\\g<0>\0", flat.replace("\0", ""))
+    return "".join(_LATEX.get(character, character) for character in apart).replace("\0", "{}")
 
 
 def bracketed(cell: str) -> str:

@@ -90,7 +90,7 @@ def standing(metrics: Mapping[str, MetricResult]) -> Standing:
     groups: dict[str, dict[str, MetricResult]] = {}
     for key, metric in metrics.items():
         if metric.status == "ok":
-            groups.setdefault(canonical_json(metric.comparable), {})[key] = metric
+            groups.setdefault(canonical_json(metric.measured_as), {})[key] = metric
     if not groups:
         return Standing()
     ranked = max(groups.values(), key=len)

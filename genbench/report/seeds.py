@@ -34,10 +34,10 @@ class Pooled:
 
 
 def group_of(metric: MetricResult) -> str:
-    """Short id of what must be equal to rank together: ``comparable``; of likelihoods also whether they are exact,
+    """Short id of what must be equal to rank together: ``measured_as``; of likelihoods also whether they are exact,
     bounds or estimates."""
     kind = metric.kind if metric_name(metric.name).group == "likelihood" else None
-    return hash_value([metric.comparable, kind])[:8]
+    return hash_value([metric.measured_as, kind])[:8]
 
 
 def quoted(record: Record, name: str, extractor: str | None) -> MetricResult | None:
@@ -169,7 +169,7 @@ def _unlike(metric: MetricResult | None, first: MetricResult) -> str | None:
         return f"{metric.status.replace('_', ' ')}: {metric.reason}"
     if (metric.kind, metric.estimator) != (first.kind, first.estimator):
         return f"it is {_described(metric)}, not {_described(first)}"
-    return first_difference(first.comparable, metric.comparable)
+    return first_difference(first.measured_as, metric.measured_as)
 
 
 def _described(metric: MetricResult) -> str:

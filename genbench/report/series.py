@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench.check.collect import LEADERBOARD, record_files
 from genbench.errors import DataError, UsageError, unknown
 from genbench.evaluation.compare import first_difference
 from genbench.evaluation.uncertainty import metric_half_widths
@@ -25,6 +26,7 @@ from genbench.report.names import display, metric_name
 from genbench.report.seeds import Pooled, pool
 from genbench.report.series_data import History, Point, Series, Step
 from genbench.report.series_text import apart_text, joined_labels, step_text, unlike_text, verdict_of
+from genbench.report.sources import _split as name_and_path
 from genbench.report.steps import Segment, find_steps
 
 HISTORY = (
@@ -34,6 +36,18 @@ HISTORY = (
 _OF_A_RUN = {"checkpoints", "stages", "samples", "gallery", "data", "report"}
 _HASH = re.compile(r"[0-9a-f]{12,64}")
 _ANY_DEVICE = {"parameters", "evaluations_per_image"}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A source. name: what it was called, empty without a name. path: a folder, or one record."""
+
+    name: str
+    path: Path
+
+    def point(self, inner: str) -> str:
+        """Name of a point of this source that has no commit."""
+        return f"{self.name}/{inner}" if self.name else inner
 
 
 @dataclass
@@ -57,9 +71,10 @@ def read_series(
     and of records that lie in the source itself the time of their making. Points are in order of their first record.
 
     Args:
-        sources: folders with records at any depth, or single records.
+        sources: folders with records at any depth, single records, baselines or ``leaderboard:SUITE``; as
+            ``NAME=SOURCE`` the points that have no commit are called by the name.
         metric: ``name``, or ``name.estimator`` for one of its estimators.
-        rows: the wanted rows, by default all.
+        rows: the wanted models or rows (a model is all its rows), by default all.
         alpha: share of series without a step that may show one (see `find_steps`).
 
     Raises:
@@ -73,14 +88,14 @@ def read_series(
     records = [record for commit in commits for record in commit.records]
     known_rows = list(dict.fromkeys(record.row for record in records))
     for row in rows or ():
-        if row not in known_rows:
-            raise unknown("row of these records", row, known_rows)
+        if row not in known_rows and row not in {known.split("@")[0] for known in known_rows}:
+            raise unknown("model of the report", row, known_rows)
     if len(commits) < 2:
         raise UsageError(f"{told}: one point ({commits[0].label}), a series needs two. {HISTORY}")
     wanted = _estimators(records, metric)
     found = []
-    for suite, row in dict.fromkeys((record.suite, record.row) for record in records):
-        if rows is None or row in rows:
+    for suite, row, model in dict.fromkeys((record.suite, record.row, record.model) for record in records):
+        if rows is None or {row, model} & set(rows):
             of_row = [(commit, [r for r in commit.records if (r.suite, r.row) == (suite, row)]) for commit in commits]
             of_one = _of_row([(c, r) for c, r in of_row if r or _had_suite(c, suite)], wanted, alpha)
             found += of_one
@@ -110,12 +125,13 @@ def _estimators(records: Sequence[Record], metric: str) -> set[tuple[str, str]]:
 def _commits(sources: Sequence[str | Path], notes: list[str]) -> list[_Commit]:
     """The points, in order, with one record for each row and seed."""
     found: dict[tuple[str, ...], _Commit] = {}
-    files = {path: Path(given) for given in reversed(sources) for path in _files(Path(given))}
-    for path, source in sorted(files.items()):
-        if (record := _record(path, source, notes)) is None:
+    places = _places(sources)
+    files = {path: place for place in reversed(places) for path in _files(place.path)}
+    for path, place in sorted(files.items(), key=lambda one: one[0]):
+        if (record := _record(path, place.path, notes)) is None:
             continue
         created = _time(record)
-        key, name, commit = _key(record, path, source)
+        key, name, commit = _key(record, path, place)
         point = found.setdefault(key, _Commit(key, name, commit, created))
         point.created = min(point.created, created)
         point.records.append(record)
@@ -124,6 +140,24 @@ def _commits(sources: Sequence[str | Path], notes: list[str]) -> list[_Commit]:
     for point in commits:
         point.records = _without_duplicates(point, notes)
     return commits
+
+
+def _places(sources: Sequence[str | Path]) -> list[_Place]:
+    """Where the sources are, called as in any report.
+
+    Raises:
+        UsageError: no such leaderboard, or two sources of one name.
+    """
+    places: list[_Place] = []
+    for name, path in (name_and_path(str(given)) for given in sources):
+        if name and name in (place.name for place in places):
+            raise UsageError(f"Two sources are called '{name}'. Name them apart: NAME=PATH.")
+        if path.startswith(LEADERBOARD):
+            places.append(_Place(name or path, record_files(path)[0].parent.parent))
+        else:
+            found = Path(path)
+            places.append(_Place(name, found.parent if found.name == "baseline.json" and found.is_file() else found))
+    return places
 
 
 def _files(source: Path) -> list[Path]:
@@ -171,21 +205,21 @@ def _is_other_json(path: Path) -> bool:
         return False
 
 
-def _key(record: Record, path: Path, source: Path) -> tuple[tuple[str, ...], str, str | None]:
+def _key(record: Record, path: Path, place: _Place) -> tuple[tuple[str, ...], str, str | None]:
     """What a record's point is known by, its name, and its commit."""
     commit = record.environment.get("commit")
     if isinstance(commit, str) and commit.strip():
         commit = commit.strip()
         dirty = record.environment.get("commit_dirty") is True
         return ("commit", commit, str(dirty)), commit + ("-dirty" if dirty else ""), commit
-    home = source.resolve()
+    home = place.path.resolve()
     inner = path.relative_to(home).parts[:-1] if home.is_dir() else ()
     if inner and inner != ("records",):
-        return ("folder", str(home / inner[0])), inner[0], None
+        return ("folder", str(home / inner[0])), place.point(inner[0]), None
     if path.parent.name == "records":
         run = path.parent.parent
-        return ("folder", str(run)), run.name, None
-    return ("created", record.created), record.created.split("+")[0], None
+        return ("folder", str(run)), place.name or run.name, None
+    return ("created", record.created), place.point(record.created.split("+")[0]), None
 
 
 def _label(commits: Sequence[_Commit]) -> None:
@@ -273,7 +307,7 @@ def _only(record: Record, identity: tuple[str, str | None, str]) -> Record:
 def _measured_how(metric: MetricResult, record: Record) -> dict[str, Any]:
     """What must be equal to hold two values against each other; of speed and memory the device is in it."""
     group = metric_name(metric.name).group
-    how: dict[str, Any] = metric.comparable | ({"kind": metric.kind} if group == "likelihood" else {})
+    how: dict[str, Any] = metric.measured_as | ({"kind": metric.kind} if group == "likelihood" else {})
     if group == "cost" and metric.name not in _ANY_DEVICE and "device" not in how:
         how["device"] = record.timing.device if record.timing else record.environment.get("device")
     return how

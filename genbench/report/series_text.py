@@ -1,6 +1,7 @@
 """What is said of a series: its steps and its points as tables of plain strings, and the notes beside them.
 
-The strings hold texts of records as they are: who puts them into a page or a file escapes them.
+The strings hold texts of records as they are: who puts them into a page or a file escapes them. Numbers of points are
+`Data`: a CSV has them in full, in columns of their own, and what begins at a point beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from genbench.record import MetricResult
 from genbench.report.names import DASH, difference_text, direction, format_measured, format_value, metric_name
 from genbench.report.series_data import Point, Series, Verdict
+from genbench.report.sheet import Data
 from genbench.report.steps import Shift
 
 Table = tuple[list[str], list[list[str]]]
@@ -22,10 +24,10 @@ POINT_HEADS = [
     "point",
     "commit",
     "created",
-    "value",
-    "95 % interval",
+    Data("value", "value", "unit"),
+    Data("95 % interval", "ci95_low", "ci95_high", "reason"),
     "seeds",
-    "segment mean",
+    Data("segment mean", "segment_mean", "change", "change_low", "change_high", "p", "verdict"),
 ]
 CONTROL = "a control: not a model changed, but the measurement (metric, extractor or data) or the sampling of controls"
 
@@ -58,7 +60,6 @@ def point_table(series: Sequence[Series]) -> Table:
     rows = []
     for one in series:
         for index, point in enumerate(one.points):
-            value, interval = _value_text(one.metric, point)
             rows.append(
                 [
                     one.suite,
@@ -67,27 +68,35 @@ def point_table(series: Sequence[Series]) -> Table:
                     point.label,
                     point.commit or "",
                     point.created,
-                    value,
-                    interval,
+                    *_value_cells(one.metric, point),
                     ", ".join(map(str, point.seeds)),
-                    _mean_text(one, index),
+                    _mean_cell(one, index),
                 ]
             )
     return list(POINT_HEADS), rows
 
 
-def _value_text(metric: MetricResult, point: Point) -> tuple[str, str]:
+def _value_cells(metric: MetricResult, point: Point) -> tuple[Data, Data]:
     if point.value is None:
-        return DASH, point.reason or ""
-    return format_measured(metric.name, point.value, point.ci95)
+        return Data(DASH, None, metric.unit), Data(point.reason or "", None, None, point.reason)
+    value, interval = format_measured(metric.name, point.value, point.ci95)
+    return Data(value, point.value, metric.unit), Data(interval, *(point.ci95 or (None, None)), None)
 
 
-def _mean_text(series: Series, index: int) -> str:
-    way = series.points[index].measured
+def _mean_cell(series: Series, index: int) -> Data:
+    """The mean of the segment that a point is in, and the step that begins there."""
+    mean = _mean(series, index)
+    step = next((one for one in series.steps if one.index == index), None)
+    began = (None,) * 5 if step is None else (step.change, *step.ci95, step.p, step.verdict)
+    return Data(DASH if mean is None else format_value(series.metric.name, mean), mean, *began)
+
+
+def _mean(series: Series, index: int) -> float | None:
+    point = series.points[index]
     for segment in series.segments:
-        if segment.first <= index <= segment.last and series.points[segment.first].measured == way:
-            return DASH if series.points[index].value is None else format_value(series.metric.name, segment.mean)
-    return DASH
+        if segment.first <= index <= segment.last and series.points[segment.first].measured == point.measured:
+            return None if point.value is None else segment.mean
+    return None
 
 
 def series_summary(series: Series) -> str:

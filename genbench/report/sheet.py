@@ -5,13 +5,27 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genbench.report.markup import bracketed, escape, latex, plain, table
+
+Raw = str | float | None
+"""A cell of a CSV: text, which may be of a record, a number of ours as it is, or nothing."""
 
 
 class Bold(str):
     """A cell that stands out."""
+
+
+class Data(str):
+    """A cell as shown that is other cells in a CSV: its numbers as they are. In a head: the names of those columns."""
+
+    cells: tuple[Raw, ...]
+
+    def __new__(cls, shown: str, *cells: Raw) -> Data:
+        made = super().__new__(cls, shown)
+        made.cells = cells
+        return made
 
 
 @dataclass(frozen=True)
@@ -56,27 +70,39 @@ def _latex_line(cells: Sequence[str]) -> str:
 
 def to_csv(sheets: Sequence[Sheet]) -> str:
     """The tables one below the other, an empty line between them; several have their title above."""
+    titles = [csv_lines([[sheet.title]]) if len(sheets) > 1 else "" for sheet in sheets]
+    made = [csv_lines([_raw(line) for line in (sheet.heads, *sheet.rows)]) for sheet in sheets]
+    return "\n".join(title + lines for title, lines in zip(titles, made, strict=True))
+
+
+def csv_lines(rows: Sequence[Sequence[Raw]]) -> str:
+    """Rows as CSV: text is kept from being a formula, numbers are written in full."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    for i, sheet in enumerate(sheets):
-        if i:
-            writer.writerow([])
-        if len(sheets) > 1:
-            writer.writerow([plain(sheet.title)])
-        writer.writerow([plain(head) for head in sheet.heads])
-        writer.writerows([plain(str(cell)) for cell in row] for row in sheet.rows)
+    writer.writerows([plain(str(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return out.getvalue()
+
+
+def _raw(row: Sequence[str]) -> list[Raw]:
+    return [raw for cell in row for raw in (cell.cells if isinstance(cell, Data) else (cell,))]
 
 
 def document(title: str, lede: str, parts: Sequence[tuple[str, Sequence[Sheet]]], suffix: str) -> str:
     """Tables in the format of ``suffix`` (``.md``, ``.tex``, ``.csv``). parts: heading of each, empty for none."""
+    titled = [_under(heading, sheet) for heading, sheets in parts for sheet in sheets]
     if suffix == ".csv":
-        return to_csv([sheet for _, sheets in parts for sheet in sheets])
+        return to_csv(titled)
     if suffix == ".tex":
-        head = [r"% Needs \usepackage{booktabs}. Made by `genbench report`.", f"% {' '.join(lede.split())}"]
-        return "\n\n".join(["\n".join(head), *(to_latex(sheet) for _, sheets in parts for sheet in sheets)]) + "\n"
+        told = [f"% {' '.join(line.split())}" for line in (title, lede) if line.strip()]
+        head = "\n".join([r"% Needs \usepackage{booktabs}. Made by `genbench report`.", *told])
+        return "\n\n".join([head, *map(to_latex, titled)]) + "\n"
     blocks = [f"# {escape(title)}", escape(lede)]
     for heading, sheets in parts:
         blocks += [f"## {escape(heading)}"] if heading else []
         blocks += [markdown(sheet, 3 if heading else 2) for sheet in sheets]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _under(heading: str, sheet: Sheet) -> Sheet:
+    """The table with the heading of its part in its title."""
+    return replace(sheet, title=": ".join(text for text in (heading, sheet.title) if text))

@@ -321,7 +321,7 @@ def test_the_verb_writes_a_metric_over_commits(tmp_path):
         assert verb(str(tmp_path / "history"), "--series", "fid", "--out", str(path)) == 0
         assert "5555555" in path.read_text(encoding="utf-8")
     lines = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text(encoding="utf-8"))))
-    assert [line["value"] for line in lines] == ["2.00", "2.10", "1.90", "2.00", "9.00"]
+    assert [line["value"] for line in lines] == ["2.0", "2.1", "1.9", "2.0", "9.0"]
     assert "1 step of models" in (tmp_path / "x.md").read_text(encoding="utf-8")
 
 
