@@ -10,6 +10,7 @@ import click
 
 from genbench.cli.console import console
 from genbench.errors import UsageError
+from genbench.suite import LEAST_WINDOWS
 
 EXAMPLES = """
 \b
@@ -38,6 +39,12 @@ Examples:
 )
 @click.option("--budget-scale", type=float, default=1.0, show_default=True, help="Factor on every training budget.")
 @click.option(
+    "--windows",
+    type=click.IntRange(min=LEAST_WINDOWS),
+    metavar="N",
+    help="Timing windows of each row in place of the suite's; those that are there count.",
+)
+@click.option(
     "--from-published", is_flag=True, help="Score the published weights instead of training; rows without are left out."
 )
 def command(
@@ -49,6 +56,7 @@ def command(
     data_root: Path | None,
     dataset: str | None,
     budget_scale: float,
+    windows: int | None,
     from_published: bool,
 ) -> int:
     """Train or load every model of a suite, sample, score and time it, and write a report.
@@ -69,6 +77,7 @@ def command(
             data_root=data_root,
             dataset=dataset,
             budget_scale=budget_scale,
+            windows=windows,
             from_published=from_published,
             command="genbench " + shlex.join(sys.argv[1:]),
         )

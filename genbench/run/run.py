@@ -55,6 +55,8 @@ class RunOptions:
     data_root: Path | None = None
     dataset: str | None = None
     budget_scale: float = 1.0
+    windows: int | None = None
+    """Timing windows of each row."""
     from_published: bool = False
     command: str = ""
 
@@ -108,6 +110,8 @@ def run_suite(options: RunOptions) -> RunResult:
         KeyboardInterrupt: stopped; the state is saved and the same command goes on.
     """
     suite = load_suite(options.suite)
+    if options.windows is not None:
+        suite = suite.model_copy(update={"timing": suite.timing.model_copy(update={"windows": options.windows})})
     suite.check_names()
     rows = [Row.parse(name) for name in options.models] or _default_rows(suite, options)
     for metric in suite.metrics:

@@ -253,8 +253,9 @@ def is_timed(task: Task, row: RowPlan) -> bool:
 
 
 def timing_key(task: Task, row: RowPlan) -> str:
-    """Names a row's timing: weights, sampler options, batch and windows, and the load that paces them."""
-    settings = task.suite.timing.model_dump(mode="json")
+    """Names a row's timing: weights, sampler options, batch and length of windows, and the load that paces them; not
+    how many windows there are to be."""
+    settings = task.suite.timing.model_dump(mode="json", exclude={"windows"})
     return hash_value([task.cell.key, asdict(row.options), settings, task.suite.threads, REFERENCE_LOAD])
 
 
