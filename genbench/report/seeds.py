@@ -15,7 +15,6 @@ from genbench.files import hash_value
 from genbench.record import MetricResult, Record
 from genbench.report.names import metric_name
 
-_NOT_NEGATIVE = {"fid", "inception_score"}
 _AT_MOST_ONE = {"precision", "recall", "coverage", "memorised_share"}
 
 
@@ -130,11 +129,9 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
 
 
 def _range(name: str, smallest: float) -> tuple[float, float]:
-    """What values of a metric lie between."""
-    named = metric_name(name)
-    is_share = named.style in ("share", "percent") and smallest >= 0
-    positive = is_share or named.group == "cost" or name in _NOT_NEGATIVE
-    return 0.0 if positive else -math.inf, 1.0 if is_share and name in _AT_MOST_ONE else math.inf
+    """What the interval of a share ends at; other intervals stay whole, for differences are made from them."""
+    is_share = metric_name(name).style in ("share", "percent") and smallest >= 0
+    return 0.0 if is_share else -math.inf, 1.0 if is_share and name in _AT_MOST_ONE else math.inf
 
 
 def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,25 @@ def test_slow_rows_make_do_with_three_windows(task, seconds, wanted):
         timing = window if timing is None else joined(timing, window)
         task.store.write_receipt(row.stem, "timing", timing_key(task, row), 1.0, timing=timing.model_dump(mode="json"))
         assert is_timed(task, row) == (done >= wanted)
+
+
+def test_more_windows_are_made_beside_those_that_are_there(task):
+    """Another number of windows names the same timing; another length does not."""
+    row = task.cell.rows[0]
+
+    def asking(**settings):
+        timing = task.suite.timing.model_copy(update=settings)
+        return replace(task, suite=task.suite.model_copy(update={"timing": timing}))
+
+    timing = one_round(10)
+    for _ in range(7):
+        timing = joined(timing, one_round(10))
+    timing = timing.model_copy(update={"windows": [w.model_copy(update={"seconds": 0.3}) for w in timing.windows]})
+    task.store.write_receipt(row.stem, "timing", timing_key(task, row), 1.0, timing=timing.model_dump(mode="json"))
+    assert is_timed(task, row)
+    assert is_timed(asking(windows=8), row)
+    assert not is_timed(asking(windows=9), row)
+    assert not is_timed(asking(window_seconds=0.4), row)
 
 
 def test_each_job_adds_a_window_and_a_failure_leaves_its_reason(task, monkeypatch):
