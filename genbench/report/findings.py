@@ -13,9 +13,11 @@ from genbench.report.tables import CEILING, Column, column_standing, columns, in
 KEY_FIGURES = (
     ("fid", "Lowest FID", ""),
     ("bits_per_dim", "Fewest bits/dim", ""),
+    ("nats_per_image", "Fewest nats", "an image"),
     ("images_per_second", "Fastest sampler", "images/s"),
 )
 
+_WORDS = {"bits_per_dim": "bits/dim", "nats_per_image": "nats an image"}
 _KINDS = ("", "exact", "upper_bound", "lower_bound", "estimate")
 _KIND_WORDS = {"exact": "exact values", "upper_bound": "bounds", "lower_bound": "bounds", "estimate": "estimates"}
 
@@ -77,7 +79,7 @@ def key_figures(records: Sequence[Record], names: Sequence[str]) -> list[KeyFigu
 
 
 def sentence(records: Sequence[Record], names: Sequence[str]) -> str:
-    """One sentence: who leads in FID and in bits/dim, what was memorised, what the audit missed, what failed."""
+    """One sentence: who leads in FID and in likelihood, what was memorised, what the audit missed, what failed."""
     parts = [*_leaders(records, names), *_memorised(records, names)]
     audited = audit(records, names)
     if audited is not None:
@@ -97,12 +99,16 @@ def sentence(records: Sequence[Record], names: Sequence[str]) -> str:
 
 def _leaders(records: Sequence[Record], names: Sequence[str]) -> list[str]:
     parts = []
-    for name, words in (("fid", "the lowest {}"), ("bits_per_dim", "the fewest {}")):
+    for name, words in (
+        ("fid", "the lowest {}"),
+        ("bits_per_dim", "the fewest {}"),
+        ("nats_per_image", "the fewest {}"),
+    ):
         for column in [c for c in columns(records) if c.name == name][:1]:
             lead = _lead(records, column)
             if lead is None:
                 continue
-            what = words.format(column.label if name == "fid" else "bits/dim")
+            what = words.format(_WORDS.get(name, column.label))
             what += f" among {lead.kind}" if lead.kind else ""
             part = f"{names[lead.best[0]]} has {what} ({value_text(lead.metric)}{_ceiling(records, column)})"
             others = [names[other] for other in (*lead.best[1:], *lead.tied)]

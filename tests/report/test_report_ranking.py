@@ -95,6 +95,14 @@ def test_the_sentence_says_among_what_a_likelihood_leads():
     assert sentence(exact * 2, ["a", "b", "c", "d"]).startswith("Among 2 models")
 
 
+def test_the_sentence_leads_in_nats_where_they_are_measured():
+    made = [
+        record(name, [metric("nats_per_image", value, 0.4, kind="exact", higher_is_better=False)])
+        for name, value in (("a", 84), ("b", 86))
+    ]
+    assert "a has the fewest nats an image (84" in sentence(made, labels(made))
+
+
 def test_of_estimates_the_column_shows_the_one_to_quote():
     forward, reverse = (
         metric("bits_per_dim", value, 0.01, kind="estimate", estimator=name)
