@@ -35,11 +35,6 @@ LEAST_GIVEN = 0.8
 slows models more than the reference load."""
 
 
-def repetitions(entries: Sequence[Entry], metric: str) -> np.ndarray:
-    """Rates (per second, higher is better) of the repetitions in all records, (R,); empty where none was timed."""
-    return np.array([one.rate for one in _repetitions(entries, metric)])
-
-
 @dataclass(frozen=True)
 class Sides:
     """Logarithms of the rates of the baseline's and the candidate's repetitions, (R,) and (S,), and those of the

@@ -26,7 +26,7 @@ from genbench.report.names import display, metric_name
 from genbench.report.seeds import Pooled, pool
 from genbench.report.series_data import History, Point, Series, Step
 from genbench.report.series_text import apart_text, joined_labels, step_text, unlike_text, verdict_of
-from genbench.report.sources import _split as name_and_path
+from genbench.report.sources import name_and_path
 from genbench.report.steps import Segment, find_steps
 
 HISTORY = (

@@ -40,7 +40,7 @@ def read_sources(given: Sequence[str]) -> list[Source]:
     """
     if not given:
         raise UsageError("Give at least one run, folder of records, record, baseline or leaderboard:SUITE.")
-    named = [_split(text) for text in given]
+    named = [name_and_path(text) for text in given]
     short = iter(_short_names([path for name, path in named if not name]))
     sources = [_read(name or next(short), path) for name, path in named]
     names = [source.name for source in sources]
@@ -69,7 +69,7 @@ def run_source(folder: Path) -> Source:
     return Source(Path(folder).resolve().name, entries, run, notes=run.notes)
 
 
-def _split(text: str) -> tuple[str, str]:
+def name_and_path(text: str) -> tuple[str, str]:
     """Name (empty without one) and path; a path that is there as it stands is no pair of both."""
     if Path(text).exists() or text.startswith(LEADERBOARD):
         return "", text
