@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from genbench.leaderboard.board import Board, Cell, Metric, Row
 from genbench.leaderboard.groups import legend, letters
-from genbench.report.markup import bracketed, latex, plain
+from genbench.report.latex import needs, tabulars
+from genbench.report.markup import plain
 from genbench.report.names import DASH, arrow
 from genbench.report.tables import MAIN_COLUMNS
 
@@ -16,6 +17,7 @@ MAIN = ("nats_per_image", *MAIN_COLUMNS)
 """Metrics of the tables that are read on paper; table.csv and the page have all."""
 Letters = Mapping[tuple[str, str], str]
 """Of groups, by metric and group."""
+_REPRODUCED = "†"
 _CELL_COLUMNS = (
     *("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_reproduced"),
     "_status",
@@ -99,37 +101,41 @@ def _csv_cell(cell: Cell | None) -> list[object]:
 
 
 def to_latex(board: Board) -> str:
-    """The main columns as a ``tabular`` with booktabs: measured models, controls, and published results."""
+    """The main columns for LaTeX: measured models, controls, and published results."""
     sections = [
-        ("Measured", [row for row in board.rows if row.tier != "reported" and not row.control]),
-        ("Controls", [row for row in board.rows if row.control]),
-        ("Reported", [row for row in board.rows if row.tier == "reported"]),
+        (
+            f"Measured (self-run; {_REPRODUCED} reproduced)",
+            _of(board, lambda row: row.tier != "reported" and not row.control),
+        ),
+        ("Controls", _of(board, lambda row: row.control)),
+        ("Reported", _of(board, lambda row: row.tier == "reported")),
     ]
     metrics = main_metrics(board, board.rows)
     apart = letters(board, [row for row in board.rows if row.tier != "reported"])
-    heads = ["System", "Tier", *(f"{metric.label} {arrow(metric.higher_is_better)}" for metric in metrics)]
-    lines = [
-        r"% Needs \usepackage{booktabs}. Made by `genbench leaderboard build`. Ranks in parentheses, 95 % intervals in",
-        r"% brackets. Reported rows are as their sources give them and rank with none; ?: not checked at its source.",
-        r"% Letters tell groups apart that rank by themselves.",
-        rf"\begin{{tabular}}{{ll{'r' * len(metrics)}}}",
-        r"\toprule",
-        " & ".join(latex(head) for head in heads) + r" \\",
+    heads = ["System", *(f"{metric.label} {arrow(metric.higher_is_better)}".strip() for metric in metrics)]
+    shown = [
+        (title, [_latex_cells(row, metrics, apart) for row in by_leading_metric(rows, metrics, apart)])
+        for title, rows in sections
     ]
-    for title, rows in sections:
-        if rows:
-            lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{title}}}}} \\"]
-            lines += [_latex_row(row, metrics, apart) for row in by_leading_metric(rows, metrics, apart)]
     notes = [f"{label}: {told}" for label, told in legend(board, apart, [metric.key for metric in metrics])]
-    width = rf"\multicolumn{{{len(heads)}}}{{p{{0.95\linewidth}}}}"
-    lines += [r"\bottomrule", *(rf"{width}{{\footnotesize {latex(note)}}} \\" for note in notes)]
-    return "\n".join([*lines, r"\end{tabular}", ""])
+    tables = tabulars(heads, shown, 1, notes)
+    lines = [
+        f"{needs(tables)} Made by `genbench leaderboard build`.",
+        "% Ranks in parentheses, 95 % intervals in brackets. Reported rows are as their sources give them and rank",
+        "% with none; ?: not checked at its source. Letters tell groups apart that rank by themselves.",
+        tables,
+    ]
+    return "\n".join([*lines, ""])
 
 
-def _latex_row(row: Row, metrics: Sequence[Metric], apart: Letters) -> str:
-    cells = [row.label, row.tier]
+def _of(board: Board, wanted: Callable[[Row], bool]) -> list[Row]:
+    return [row for row in board.rows if wanted(row)]
+
+
+def _latex_cells(row: Row, metrics: Sequence[Metric], apart: Letters) -> list[str]:
+    cells = [f"{row.label} {_REPRODUCED}" if row.tier == "reproduced" else row.label]
     for metric in metrics:
         cell = row.cells.get(metric.key, Cell(text=DASH))
-        shown = (cell.text, cell.interval, standing(cell, metric.key, apart))
+        shown = (cell.text, standing(cell, metric.key, apart), cell.interval)
         cells.append(" ".join(part for part in shown if part))
-    return " & ".join(bracketed(latex(cell)) for cell in cells) + r" \\"
+    return cells

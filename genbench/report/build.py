@@ -16,8 +16,8 @@ from genbench.report.differences import check_baseline
 from genbench.report.page import render
 from genbench.report.rows import join_rows
 from genbench.report.section import Section, make_section
-from genbench.report.series import read_series
-from genbench.report.series_report import series_html, series_text
+from genbench.report.series.page import series_html, series_text
+from genbench.report.series.read import read_series
 from genbench.report.sources import Source, run_source
 from genbench.report.text import changes_text, sections_csv, sections_text
 

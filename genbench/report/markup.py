@@ -1,4 +1,4 @@
-"""Text from records in Markdown, LaTeX and spreadsheets: it shows as it is, and does nothing."""
+"""Text from records in Markdown and spreadsheets: it shows as it is, and does nothing. In LaTeX: `latex`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,10 @@ import re
 from collections.abc import Sequence
 
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"{\char34}",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "–": "--",
-    "µ": r"$\mu$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "₂": r"$_2$",
-}
+
+
+class Bold(str):
+    """A cell that stands out."""
 
 
 def escape(text: str) -> str:
@@ -49,18 +27,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int)
 def plain(text: str) -> str:
     """``text`` as a spreadsheet shows it: what would be a formula is kept from being one by an apostrophe."""
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def latex(text: str) -> str:
-    """``text`` for LaTeX: special characters escaped, signs as mathematics; line breaks become spaces.
-
-    Two hyphens, quotes or commas in a row stay two: TeX would join them to another sign.
-    """
-    flat = " ".join(text.split())
-    apart = re.sub(r"([-–])(?=[-–])|(['`,])(?=\2)", "\\g<0>\0", flat.replace("\0", ""))
-    return "".join(_LATEX.get(character, character) for character in apart).replace("\0", "{}")
-
-
-def bracketed(cell: str) -> str:
-    r"""A cell that begins with [ or * would be read as the argument or the star of the ``\\`` before it."""
-    return re.sub(r"^(\s*)([\[*])", r"\1{\2}", cell)

@@ -7,14 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from genbench.report.markup import bracketed, escape, latex, plain, table
+from genbench.report.latex import needs, tabulars
+from genbench.report.markup import Bold, escape, plain, table
 
 Raw = str | float | None
 """A cell of a CSV: text, which may be of a record, a number of ours as it is, or nothing."""
-
-
-class Bold(str):
-    """A cell that stands out."""
 
 
 class Data(str):
@@ -55,17 +52,11 @@ def _markdown_cell(cell: str) -> str:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """A ``tabular`` for booktabs, the title and the note as comments."""
-    align = "l" * sheet.numbers_from + "r" * (len(sheet.heads) - sheet.numbers_from)
+    """The table for LaTeX, the title and the note as comments."""
     lines = [f"% {' '.join(line.split())}" for line in (sheet.title, *sheet.note.splitlines()) if line.strip()]
-    lines += [rf"\begin{{tabular}}{{{align}}}", r"\toprule", _latex_line(sheet.heads), r"\midrule"]
-    lines += [_latex_line(row) for row in sheet.rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    made = [rf"\textbf{{{latex(cell)}}}" if isinstance(cell, Bold) else bracketed(latex(cell)) for cell in cells]
-    return " & ".join(made) + r" \\"
+    if not sheet.rows:
+        return "\n".join([*lines, "% Nothing."])
+    return "\n".join([*lines, tabulars(sheet.heads, [("", sheet.rows)], sheet.numbers_from)])
 
 
 def to_csv(sheets: Sequence[Sheet]) -> str:
@@ -94,8 +85,9 @@ def document(title: str, lede: str, parts: Sequence[tuple[str, Sequence[Sheet]]]
         return to_csv(titled)
     if suffix == ".tex":
         told = [f"% {' '.join(line.split())}" for line in (title, lede) if line.strip()]
-        head = "\n".join([r"% Needs \usepackage{booktabs}. Made by `genbench report`.", *told])
-        return "\n\n".join([head, *map(to_latex, titled)]) + "\n"
+        tables = "\n\n".join(map(to_latex, titled))
+        head = "\n".join([f"{needs(tables)} Made by `genbench report`.", *told])
+        return f"{head}\n\n{tables}\n"
     blocks = [f"# {escape(title)}", escape(lede)]
     for heading, sheets in parts:
         blocks += [f"## {escape(heading)}"] if heading else []

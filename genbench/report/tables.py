@@ -16,7 +16,7 @@ from genbench.files import write_text
 from genbench.record import MetricResult, Record
 from genbench.report.likelihood import kind_note
 from genbench.report.load import read_run
-from genbench.report.markup import plain
+from genbench.report.markup import Bold, plain
 from genbench.report.names import (
     DASH,
     GROUPS,
@@ -32,7 +32,7 @@ from genbench.report.names import (
 )
 from genbench.report.ranking import Standing, exceeds_expected, expected_share, standing
 from genbench.report.seeds import pooled_seeds, quoted
-from genbench.report.sheet import Bold, Sheet, markdown
+from genbench.report.sheet import Sheet, markdown
 
 MAIN_COLUMNS = (
     "fid",

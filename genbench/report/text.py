@@ -11,9 +11,10 @@ from genbench.record import MetricResult
 from genbench.report.changes import Changes, NumberChange, RowChanges
 from genbench.report.differences import Difference
 from genbench.report.likelihood import likelihood_sheet
+from genbench.report.markup import Bold
 from genbench.report.names import metric_name
 from genbench.report.section import Section
-from genbench.report.sheet import Bold, Raw, Sheet, csv_lines, document
+from genbench.report.sheet import Raw, Sheet, csv_lines, document
 from genbench.report.tables import Column, columns, comparison_sheet, plain_frame, summary_frame
 
 INTERVALS = "Brackets hold 95 % intervals of the differences, each by itself."

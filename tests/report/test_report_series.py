@@ -12,8 +12,8 @@ from series_records import NOISE, jump, made, only, put, sha, values
 
 from genbench.errors import UsageError
 from genbench.record import write_record
-from genbench.report.series import read_series
-from genbench.report.series_text import step_table
+from genbench.report.series.read import read_series
+from genbench.report.series.text import step_table
 
 
 def test_a_step_has_its_place_size_verdict_and_text(tmp_path):

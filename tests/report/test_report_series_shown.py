@@ -11,9 +11,9 @@ from report_fixture import HOSTILE, absent, metric, record
 from series_records import NOISE, jump, made, only, put, sha, values
 
 from genbench.record import write_record
-from genbench.report.series import read_series
-from genbench.report.series_chart import series_chart, series_charts
-from genbench.report.series_text import (
+from genbench.report.series.chart import series_chart, series_charts
+from genbench.report.series.read import read_series
+from genbench.report.series.text import (
     change_text,
     joined_labels,
     method_text,

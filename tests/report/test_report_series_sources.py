@@ -10,7 +10,7 @@ from series_records import jump, only, put, sha, values
 
 from genbench.errors import UsageError
 from genbench.report.build import write_series
-from genbench.report.series import read_series
+from genbench.report.series.read import read_series
 
 
 def rows_of(history):

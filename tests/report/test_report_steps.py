@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from genbench.errors import UsageError
-from genbench.report.steps import find_steps
+from genbench.report.series.steps import find_steps
 
 
 def indices(found):

@@ -11,7 +11,7 @@ from report_runs import bits, row, write_records
 from genbench.cli.main import main
 from genbench.report.build import write_changes, write_report
 from genbench.report.changes import changes_of
-from genbench.report.markup import latex
+from genbench.report.latex import latex
 from genbench.report.sheet import Data, Sheet, markdown, to_csv
 from genbench.report.sources import read_sources
 
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(two, tmp_path,
     def worked(*_, **__):
         raise AssertionError("it read records")
 
-    for name in ("sources.read_sources", "series.read_series", "build.read_series"):
+    for name in ("sources.read_sources", "series.read.read_series", "build.read_series"):
         monkeypatch.setattr(f"genbench.report.{name}", worked)
     (tmp_path / "dir.html").mkdir()
     (tmp_path / "file").write_text("kept")

@@ -1,7 +1,7 @@
 """A metric over commits, from folders of dated records: one series a row, cut where it changed by more than its noise.
 
 A point is a commit: its records' seeds are pooled. Points that were measured in unlike ways are never held against each
-other, so that another extractor, number of samples or device is no step of a model. Steps: `genbench.report.steps`.
+other, so that another extractor, number of samples or device is no step of a model. Steps: `steps`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from genbench.evaluation.uncertainty import metric_half_widths
 from genbench.record import MetricResult, Record, read_record
 from genbench.report.names import display, metric_name
 from genbench.report.seeds import Pooled, pool
-from genbench.report.series_data import History, Point, Series, Step
-from genbench.report.series_text import apart_text, joined_labels, step_text, unlike_text, verdict_of
+from genbench.report.series.data import History, Point, Series, Step
+from genbench.report.series.steps import Segment, find_steps
+from genbench.report.series.text import apart_text, joined_labels, step_text, unlike_text, verdict_of
 from genbench.report.sources import name_and_path
-from genbench.report.steps import Segment, find_steps
 
 HISTORY = (
     "A history is a folder with one folder of records for each commit or date, FOLDER/2026-11-01/records/*.json, or "

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from genbench.report.charts import Chart
 from genbench.report.names import metric_name
 from genbench.report.page import render
-from genbench.report.series_chart import series_charts
-from genbench.report.series_data import History, Series
-from genbench.report.series_text import method_text, point_table, series_summary, step_table
+from genbench.report.series.chart import series_charts
+from genbench.report.series.data import History, Series
+from genbench.report.series.text import method_text, point_table, series_summary, step_table
 from genbench.report.sheet import Sheet, document
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genbench.record import MetricResult
-from genbench.report.steps import Segment
+from genbench.report.series.steps import Segment
 
 Verdict = Literal["better", "worse", "changed"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from genbench.report.charts import Chart, axis_of, layout_of
 from genbench.report.names import arrow, format_measured
-from genbench.report.series_data import Point, Series, Step
-from genbench.report.series_text import change_text, series_summary
+from genbench.report.series.data import Point, Series, Step
+from genbench.report.series.text import change_text, series_summary
 
 HEIGHT = 260
 _ASIDE = 1 / 1024

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from genbench.record import MetricResult
 from genbench.report.names import DASH, difference_text, direction, format_measured, format_value, metric_name
-from genbench.report.series_data import Point, Series, Verdict
+from genbench.report.series.data import Point, Series, Verdict
+from genbench.report.series.steps import Shift
 from genbench.report.sheet import Data
-from genbench.report.steps import Shift
 
 Table = tuple[list[str], list[list[str]]]
 
