@@ -14,13 +14,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
 
 from genbench.check.collect import Entry
+from genbench.check.moderation import posterior_variance, prior_variance
 from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
 from genbench.evaluation.uncertainty import Difference, metric_half_widths, shared_error, shares_images, widened
 from genbench.metrics.statistics import Z95
@@ -50,12 +51,39 @@ def _t975(freedom: float) -> float:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How one row's values of a metric scatter over seeds.
+
+    variance: of one value, pooled within both sides. unit: what the values' own intervals say of that variance, NaN
+    where they do not. weight: sum of 1 / number of seeds over both sides.
+    """
+
+    variance: float
+    unit: float
+    freedom: float
+    weight: float
+
+    @property
+    def noise(self) -> Noise:
+        """Of the difference of the means, by Student's t."""
+        half = _t975(self.freedom) * math.sqrt(self.variance * self.weight)
+        return Noise(half, half, self.freedom)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the values scatter at all, and have intervals to scatter by."""
+        return self.variance > 0 and self.unit > 0
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """candidate - baseline, with its sources of noise, and in words how they were had."""
+    """candidate - baseline, with its sources of noise, and in words how they were had. spread: of seeds, the first of
+    the noises, where a side has several."""
 
     value: float
     noises: tuple[Noise, ...]
     method: str
+    spread: Spread | None = None
 
     @property
     def exact(self) -> bool:
@@ -81,6 +109,8 @@ class Evidence:
         return max(noise.p(gap, max(noise.below, noise.above)) for noise in self.noises)
 
 
+CAUTION = 2.0
+"""Of what rows tell each other of the spread of seeds (see `prior_variance`)."""
 Measurement = tuple[Entry, MetricResult]
 """A seed's record and its metric."""
 Identity = tuple[str, str, str | None]
@@ -173,15 +203,41 @@ def _over_seeds(baseline: Sequence[Measurement], candidate: Sequence[Measurement
     value = float(groups[1].mean() - groups[0].mean())
     method = f"means of {len(groups[0])} and {len(groups[1])} seeds, beyond their spread and "
     method += "their intervals" if paired is None else paired.method
-    return Evidence(value, (_spread(groups), own), method)
+    spread = _spread(groups, [*baseline, *candidate])
+    return Evidence(value, (spread.noise, own), method, spread)
 
 
-def _spread(groups: Sequence[np.ndarray]) -> Noise:
-    """Of the difference of two groups' means, each (seeds,), by Student's t with the pooled variance within groups."""
+def _spread(groups: Sequence[np.ndarray], found: Sequence[Measurement]) -> Spread:
+    """Of two groups of values, each (seeds,), which are those of ``found``."""
     freedom = sum(len(group) for group in groups) - 2
     variance = sum(float(np.square(group - group.mean()).sum()) for group in groups) / freedom
-    half = float(stats.t.ppf(0.975, freedom)) * math.sqrt(variance * sum(1.0 / len(group) for group in groups))
-    return Noise(half, half, freedom)
+    around = [metric_half_widths(metric) for _, metric in found]
+    own = [math.nan if one is None else one.standard_error**2 for one in around]
+    return Spread(variance, float(np.mean(own)), freedom, sum(1.0 / len(group) for group in groups))
+
+
+def moderated(found: Sequence[Evidence]) -> list[Evidence]:
+    """Evidence on one metric of several rows, the spread of seeds of each made surer by that of the others.
+
+    Few seeds know their spread badly, and Student's t makes them pay for it. Rows scatter by more or less as their
+    values' own intervals are wide, so that the spread in units of these has a prior that the rows tell; values that do
+    not move with the seed neither tell it nor take it.
+    """
+    spreads = [one.spread for one in found if one.spread is not None and one.spread.is_measured]
+    prior, weight = prior_variance(
+        [one.variance / one.unit for one in spreads], [one.freedom for one in spreads], CAUTION
+    )
+    known = sum(one.freedom for one in spreads)
+
+    def moderate(one: Evidence) -> Evidence:
+        if one.spread is None or not one.spread.is_measured:
+            return one
+        share = posterior_variance(one.spread.variance / one.spread.unit, one.spread.freedom, prior, weight)
+        freedom = min(one.spread.freedom + weight, known)
+        spread = replace(one.spread, variance=share * one.spread.unit, freedom=freedom)
+        return replace(one, noises=(spread.noise, *one.noises[1:]), spread=spread)
+
+    return [moderate(one) for one in found]
 
 
 def _from_intervals(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Noise | None:

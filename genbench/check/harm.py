@@ -47,11 +47,14 @@ def right_value(metric: MetricResult) -> RightValue | None:
     return None
 
 
-def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) -> Harm | None:
+def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) -> Harm:
     """How surely the candidate is worse by more than ``margin``, and how surely better, than the baseline's value.
 
     Of a metric with a right value rather than a direction, worse is further away from it: on either side two tests, so
-    that both p-values are doubled. None of a metric that has neither.
+    that both p-values are doubled.
+
+    Raises:
+        ValueError: the metric has neither a direction nor a right value.
     """
     if metric.higher_is_better is not None:
         if metric.higher_is_better:
@@ -59,7 +62,7 @@ def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) 
         return Harm(found.p_above(margin), found.p_below(0.0))
     right = right_value(metric)
     if right is None:
-        return None
+        raise ValueError(f"{metric.name} has neither a direction nor a right value")
     change = right.distance(baseline + found.value) - right.distance(baseline)
     sides = 1 if right.one_sided else 2
     worse, better = found.p_beyond(change - margin), found.p_beyond(-change)

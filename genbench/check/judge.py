@@ -23,9 +23,10 @@ from genbench.check.evidence import (
     first_unlike,
     has_interval,
     measurements,
+    moderated,
 )
 from genbench.check.finding import Finding, Options, Verdicts
-from genbench.check.harm import harm
+from genbench.check.harm import harm, right_value
 from genbench.check.speed import LEAST_GIVEN, RATE, SPEED_METRICS, contest, given
 from genbench.check.speed import sides as speeds
 from genbench.errors import UsageError, unknown
@@ -34,6 +35,18 @@ from genbench.report.names import metric_name
 
 ROUNDING = 1e-5
 """Share of a value by which float32 arithmetic in another order moves it: another processor, thread count or build."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A finding that waits for what other rows tell of the spread of seeds."""
+
+    finding: Finding
+    evidence: Evidence
+    metric: MetricResult
+
+
+_Found = Waiting | _Measured
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ def judge(
     suite = one_suite(candidate, baseline)
     before, after = by_row(baseline), by_row(candidate)
     _check_asked(before, options)
-    found: list[Waiting] = []
+    found: list[_Found] = []
     for row, entries in before.items():
         if options.asks(row):
             found += _judge_row(row, entries, after.get(row), options)
@@ -77,7 +90,7 @@ def judge(
             "There is nothing to check: no row of the baseline that is asked for has a value of the metrics asked for."
         )
     new = tuple(row for row in after if row not in before and options.asks(row))
-    return Verdicts(suite, tuple(decide([*found, *more], options.alpha)), new)
+    return Verdicts(suite, tuple(decide([*_tested(found, options), *more], options.alpha)), new)
 
 
 def _check_asked(before: Mapping[str, Sequence[Entry]], options: Options) -> None:
@@ -96,7 +109,7 @@ def _has(metric: MetricResult) -> bool:
 
 def _judge_row(
     row: str, baseline: Sequence[Entry], candidate: Sequence[Entry] | None, options: Options
-) -> list[Waiting]:
+) -> list[_Found]:
     """Of a control the speed is not judged: it hands out images that are there."""
     control = any(entry.record.control for entry in baseline)
     asked = [
@@ -113,14 +126,14 @@ def _judge_row(
     failed = [entry.record for entry in candidate if entry.record.status == "failed"]
     if failed:
         return [Finding(row, "", "missing", f"seed {failed[0].seed} failed: {failed[0].reason}")]
-    found: list[Waiting] = []
+    found: list[_Found] = []
     for identity in asked:
         sides = _Sides(measurements(baseline, identity), measurements(candidate, identity), candidate)
         found.append(_judge_metric(row, identity, sides, options))
     return [*found, *_unjudged(row, found)]
 
 
-def _unjudged(row: str, found: Sequence[Waiting]) -> list[Finding]:
+def _unjudged(row: str, found: Sequence[_Found]) -> list[Finding]:
     """A row that is there, but of which nothing can be judged, or of its quality nothing, is as good as missing."""
     unlike = [one for one in found if isinstance(one, Finding) and one.verdict == "not comparable"]
     if len(unlike) == len(found):
@@ -136,7 +149,7 @@ def _unjudged(row: str, found: Sequence[Waiting]) -> list[Finding]:
     return []
 
 
-def _finding(one: Waiting) -> Finding:
+def _finding(one: _Found) -> Finding:
     return one if isinstance(one, Finding) else one.finding
 
 
@@ -146,7 +159,7 @@ def _identities(entries: Iterable[Entry]) -> list[Identity]:
     )
 
 
-def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options) -> Waiting:
+def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options) -> _Found:
     name, estimator, extractor = identity
     start = Finding(row, name, "same", "", estimator, extractor, baseline=_mean(sides.baseline))
     if len(sides.candidate) < len(sides.entries):
@@ -163,7 +176,26 @@ def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options)
     found = evidence(sides.baseline, sides.candidate)
     if found is None:
         return _judge_without_interval(start, sides, options)
-    return _judge_quality(replace(start, change=found.value, ci95=found.ci95), found, sides.baseline[0][1], options)
+    metric = sides.baseline[0][1]
+    start = replace(start, change=found.value, ci95=found.ci95)
+    if metric.higher_is_better is None and right_value(metric) is None:
+        return _without_direction(start)
+    return _Measured(start, found, metric)
+
+
+def _tested(found: Sequence[_Found], options: Options) -> list[Waiting]:
+    """Everything in its place, the evidence on each metric moderated over rows and put to the test."""
+    alike: dict[Identity, list[_Measured]] = {}
+    for one in found:
+        if isinstance(one, _Measured):
+            identity = (one.finding.metric, one.finding.estimator, one.finding.extractor)
+            alike.setdefault(identity, []).append(one)
+    tests: dict[int, Waiting] = {}
+    for group in alike.values():
+        for one, surer in zip(group, moderated([one.evidence for one in group])):
+            finding = replace(one.finding, ci95=surer.ci95)
+            tests[id(one)] = _judge_quality(finding, surer, one.metric, options)
+    return [tests[id(one)] if isinstance(one, _Measured) else one for one in found]
 
 
 def _mean(measurements: Sequence[Measurement]) -> float:
@@ -236,13 +268,11 @@ def _judge_without_interval(start: Finding, sides: _Sides, options: Options) -> 
     return replace(start, verdict="worse" if worse else "same", reason=reason)
 
 
-def _judge_quality(start: Finding, found: Evidence, metric: MetricResult, options: Options) -> Waiting:
+def _judge_quality(start: Finding, found: Evidence, metric: MetricResult, options: Options) -> QualityTest:
     assert start.baseline is not None
     tolerance = options.tolerance(metric.name)
     margin = tolerance.margin(start.baseline)
     judged = harm(found, metric, start.baseline, margin)
-    if judged is None:
-        return _without_direction(start)
     told = "; ".join(text for text in (judged.told, found.method) if text)
     if 0 < abs(found.value) <= ROUNDING * abs(start.baseline):
         return QualityTest(start, 1.0, 1.0, "", f"{told}; no more than rounding", found.exact)

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import stats
 
 from genbench.check.collect import Entry
+from genbench.check.moderation import posterior_variance, prior_variance
 from genbench.record import REPEATED
 
 RATE = "images_per_second"
@@ -205,29 +206,9 @@ def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[Spee
         if not one.freedom:
             found.append(SpeedP(math.nan, math.nan, math.nan, 0.0, margin))
             continue
-        moderated = (
-            prior if math.isinf(weight) else (weight * prior + one.freedom * one.variance) / (weight + one.freedom)
-        )
-        error = math.sqrt(max(moderated, least) * one.weight + one.drift)
+        variance = max(posterior_variance(one.variance, one.freedom, prior, weight), least)
+        error = math.sqrt(variance * one.weight + one.drift)
         freedom, shift = min(weight + one.freedom, known), math.log1p(margin)
         slower, faster = (float(stats.t.cdf((sign * one.mean + shift) / error, freedom)) for sign in (1, -1))
         found.append(SpeedP(slower, faster, error, freedom, margin))
     return found
-
-
-def prior_variance(variances: Sequence[float], freedoms: Sequence[float]) -> tuple[float, float]:
-    """The scaled inverse chi-square prior of variances: its scale and its degrees of freedom (Smyth 2004, 6.2).
-
-    Of fewer than three variances nothing is learned: degrees of freedom 0. They are infinite where the variances differ
-    by no more than chance.
-    """
-    if len(variances) < 3:
-        return 1.0, 0.0
-    half = np.array(freedoms, dtype=np.float64) / 2
-    e = np.log(variances) - special.digamma(half) + np.log(half)
-    excess = float(e.var(ddof=1) - special.polygamma(1, half).mean())
-    if excess <= special.polygamma(1, 1e6):
-        return math.exp(e.mean()), math.inf
-    # trigamma falls from infinity to 0, so the root is bracketed: trigamma(1e-4) = 1e8
-    prior = float(optimize.brentq(lambda x: special.polygamma(1, x) - min(excess, 1e7), 1e-4, 1e6))
-    return math.exp(e.mean() + special.digamma(prior) - math.log(prior)), 2 * prior

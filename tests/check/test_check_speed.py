@@ -9,7 +9,8 @@ from check_fixture import entry, timed
 from scipy import linalg, stats
 
 from genbench.check import speed
-from genbench.check.speed import Sides, contest, given, p_values, prior_variance, sides
+from genbench.check.moderation import prior_variance
+from genbench.check.speed import Sides, contest, given, p_values, sides
 
 
 def repetitions(rows, metric):
