@@ -9,7 +9,7 @@ import pytest
 from check_fixture import entry, exact, metric, scored
 from scipy import stats
 
-from genbench.check.evidence import Evidence, Noise, evidence, holm
+from genbench.check.evidence import Evidence, Noise, evidence, holm, moderated
 
 GUIDE = Path(__file__).parents[2] / "docs" / "regression-checks.md"
 
@@ -136,21 +136,30 @@ def test_several_seeds_against_one_take_the_spread_of_the_several():
 
 def price_of_few_seeds():
     """Seeds of both sides and the guide's figures, in standard deviations of the seeds."""
-    lines = re.findall(r"^\| (\d+) against (\d+) \| ([\d.]+) \| ([\d.]+) \|$", GUIDE.read_text(), re.MULTILINE)
-    return [(int(a), int(b), float(one), float(all_rows)) for a, b, one, all_rows in lines]
+    line = r"^\| (\d+) against (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$"
+    found = re.findall(line, GUIDE.read_text(), re.MULTILINE)
+    return [(int(a), int(b), *map(float, figures)) for a, b, *figures in found]
 
 
-@pytest.mark.parametrize(("before", "after", "one_row", "all_rows"), price_of_few_seeds())
-def test_the_guide_says_what_few_seeds_cost(before, after, one_row, all_rows):
+def seeds_of(before, after, sd, shift=0.0):
+    """Evidence on two sides of so many seeds, which scatter by exactly ``sd``."""
+
     def spread(count):
         values = np.arange(count) - (count - 1) / 2
-        return values / values.std(ddof=1) if count > 1 else values
+        return sd * values / values.std(ddof=1) if count > 1 else values
 
-    for tests, figure in ((13, one_row), (200, all_rows)):
+    return evidence(side(*spread(before), half=1e-9), side(*(spread(after) + shift).tolist(), half=1e-9))
+
+
+@pytest.mark.parametrize(("before", "after", "one_row", "all_rows", "moderate"), price_of_few_seeds())
+def test_the_guide_says_what_few_seeds_cost(before, after, one_row, all_rows, moderate):
+    freedom = before + after - 2
+    others = [
+        seeds_of(before, after, sd) for sd in np.sqrt(stats.chi2(freedom).ppf((np.arange(15) + 0.5) / 15) / freedom)
+    ]
+    for tests, figure, rows in ((13, one_row, []), (200, all_rows, []), (200, moderate, [*others[:7], *others[8:]])):
         for factor, caught in ((0.96, False), (1.04, True)):
-            found = evidence(
-                side(*spread(before), half=1e-9), side(*(spread(after) + factor * figure).tolist(), half=1e-9)
-            )
+            found = moderated([seeds_of(before, after, 1.0, factor * figure), *rows])[0]
             assert (tests * found.p_above(0.0) <= 0.01) == caught
 
 
