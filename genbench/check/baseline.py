@@ -33,6 +33,8 @@ class Update(BaseModel):
     reason: str
     rows: list[str]
     """Rows that were replaced or added."""
+    dropped: list[str] = []
+    """Rows that were taken out."""
     genbench_version: str
 
 
@@ -109,7 +111,8 @@ def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, auth
         UsageError: no reason or author, no records, failed ones, or records of another suite than the baseline's.
         DataError: the baseline that is there is damaged.
     """
-    _check(entries, reason, author)
+    _check_told(reason, author)
+    _check(entries)
     folder = Path(folder).resolve()
     old = read_baseline(folder)
     suite = entries[0].record.suite
@@ -117,20 +120,50 @@ def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, auth
         raise UsageError(f"{folder} is a baseline of suite '{old.suite}', these records are of '{suite}'.")
     if old is None and folder.is_dir() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty and holds no {MANIFEST}. Name a new folder.")
-    rows = by_row(entries)
+    rows = set(by_row(entries))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    done = Update(date=now, author=author, reason=reason, rows=sorted(rows), genbench_version=__version__)
+    return _write(folder, suite, entries, old, rows, done)
+
+
+def drop_rows(folder: Path, names: Sequence[str], *, reason: str, author: str) -> Baseline:
+    """Take rows, named by their own name or their model's, out of a baseline, so that no check asks for them.
+
+    Raises:
+        UsageError: no reason or author, no baseline there, a name that it does not have, or no row that would stay.
+        DataError: the baseline is damaged.
+    """
+    _check_told(reason, author)
+    folder = Path(folder).resolve()
+    entries = baseline_entries(folder)
+    old = read_baseline(folder)
+    if old is None:
+        raise UsageError(f"{folder} holds no {MANIFEST}. Name the folder of a baseline.")
+    rows = set(by_row(choose(entries, names))) if names else set()
+    if not rows:
+        raise UsageError("Name the rows to drop.")
+    if rows == set(by_row(entries)):
+        raise UsageError(f"{', '.join(sorted(rows))}: no row would stay. Remove the folder {folder} instead.")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    done = Update(date=now, author=author, reason=reason, rows=[], dropped=sorted(rows), genbench_version=__version__)
+    return _write(folder, old.suite, [], old, rows, done)
+
+
+def _write(
+    folder: Path, suite: str, entries: Sequence[Entry], old: Baseline | None, replaced: set[str], done: Update
+) -> Baseline:
+    """A baseline of ``entries`` and of those rows of the old one that are not ``replaced``."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
         fresh = Path(name) / "new"
         (fresh / RECORDS).mkdir(parents=True)
         if old is not None:
-            _copy_kept(folder, fresh, set(rows))
+            _copy_kept(folder, fresh, replaced)
             _copy_others(folder, fresh)
-        values = dict(_kept_values(old, set(rows)))
+        values = _kept_values(old, replaced)
         for entry in entries:
             _copy(entry, fresh / RECORDS)
             values[entry.record.file_stem] = _values(entry)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        done = Update(date=now, author=author, reason=reason, rows=sorted(rows), genbench_version=__version__)
         hashes = {path.name: hash_file(path) for path in sorted((fresh / RECORDS).glob("*.json"))}
         history = [*(old.history if old else []), done]
         made = Baseline(suite=suite, values=dict(sorted(values.items())), hashes=hashes, history=history)
@@ -152,10 +185,13 @@ def _replace_folder(folder: Path, fresh: Path, aside: Path) -> None:
         raise
 
 
-def _check(entries: Sequence[Entry], reason: str, author: str) -> None:
+def _check_told(reason: str, author: str) -> None:
     for what, text in (("reason", reason), ("author", author)):
         if not text.strip():
             raise UsageError(f"A baseline needs its {what}: give --{what} TEXT, so that a reviewer can judge it.")
+
+
+def _check(entries: Sequence[Entry]) -> None:
     if not entries:
         raise UsageError("There are no records to make a baseline of.")
     suites = sorted({entry.record.suite for entry in entries})
@@ -175,7 +211,7 @@ def choose(entries: Sequence[Entry], models: Sequence[str]) -> list[Entry]:
     rows = by_row(entries)
     for model in models:
         if not any(model in (row, row.split("@")[0]) for row in rows):
-            raise unknown("row of the run", model, rows)
+            raise unknown("row", model, rows)
     return [
         entry for entry in entries if not models or {entry.record.row, entry.record.row.split("@")[0]} & set(models)
     ]

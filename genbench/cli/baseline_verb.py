@@ -13,6 +13,11 @@ EXAMPLES = """
 Example:
   genbench baseline update runs/digits gate/digits --reason "first baseline"
 """
+DROP_EXAMPLES = """
+\b
+Example:
+  genbench baseline drop gate/digits pixelcnn --reason "no longer trained"
+"""
 
 
 @click.group("baseline", context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,6 +52,22 @@ def update(source: str, folder: Path, reason: str, author: str | None, models: s
             if metric.status == "failed":
                 told = f"{entry.record.file_stem} has no {metric.name} ({metric.reason}): no check will ask for it."
                 click.echo(one_line(told))
+    return 0
+
+
+@command.command("drop", epilog=DROP_EXAMPLES)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="BASELINE")
+@click.argument("models", metavar="ROW,ROW,...")
+@click.option("--reason", required=True, help="Why no check need ask for these rows; a reviewer reads it.")
+@click.option("--author", help="Who says so; by default the name that git knows.")
+def drop(folder: Path, models: str, reason: str, author: str | None) -> int:
+    """Take rows out of a baseline: a model that was retired is else missing for ever."""
+    from genbench.check.baseline import drop_rows
+
+    names = [part.strip() for part in models.split(",") if part.strip()]
+    made = drop_rows(folder, names, reason=reason, author=author or git_author())
+    gone = ", ".join(made.history[-1].dropped)
+    click.echo(f"Baseline of suite '{made.suite}': {gone} dropped, {len(made.hashes)} records left in {folder}.")
     return 0
 
 

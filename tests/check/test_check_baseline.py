@@ -8,7 +8,7 @@ import pytest
 from check_fixture import entry, metric, scored, write
 
 from genbench.check import baseline as module
-from genbench.check.baseline import baseline_entries, choose, read_baseline, update_baseline
+from genbench.check.baseline import baseline_entries, choose, drop_rows, read_baseline, update_baseline
 from genbench.check.collect import read_entries
 from genbench.errors import DataError, UsageError
 
@@ -265,5 +265,55 @@ def test_rows_are_chosen_by_name_or_model():
     assert choose(entries, []) == entries
     assert [one.record.row for one in choose(entries, ["a"])] == ["a", "a@fast"]
     assert [one.record.row for one in choose(entries, ["a@fast", "b"])] == ["a@fast", "b"]
-    with pytest.raises(UsageError, match="Unknown row of the run 'c'"):
+    with pytest.raises(UsageError, match="Unknown row 'c'"):
         choose(entries, ["c"])
+
+
+def test_a_dropped_row_is_gone_with_its_scores_and_the_history_says_why(gate, tmp_path):
+    (gate / "note.md").write_text("mine")
+    seeds = [entry("vae", [metric("fid", value, 0.1)], seed) for seed, value in enumerate((1.0, 2.0))]
+    update_baseline(gate, read_entries(write(tmp_path / "seeds", *seeds)), reason="seeds", author="Ada")
+    before = content(gate)
+    made = drop_rows(gate, ["vae"], reason="retired", author="Bo")
+    assert made == read_baseline(gate) and set(made.values) == {"ddpm-s0"}
+    assert [(one.reason, one.rows, one.dropped) for one in made.history[1:]] == [
+        ("seeds", ["vae"], []),
+        ("retired", [], ["vae"]),
+    ]
+    assert {name for name in before if "vae" not in name} == set(content(gate))
+    assert [one.record.row for one in baseline_entries(gate)] == ["ddpm"]
+
+
+def test_a_row_goes_by_its_own_name_and_all_variants_by_their_models(tmp_path):
+    folder = tmp_path / "gate"
+    rows = ("ddpm", "ddpm@ddim20", "vae")
+    update_baseline(folder, run(tmp_path / "run", rows=rows), reason="first", author="Ada")
+    assert drop_rows(folder, ["ddpm@ddim20"], reason="x", author="Ada").history[-1].dropped == ["ddpm@ddim20"]
+    update_baseline(folder, run(tmp_path / "run", rows=rows), reason="back", author="Ada")
+    assert drop_rows(folder, ["ddpm"], reason="x", author="Ada").history[-1].dropped == ["ddpm", "ddpm@ddim20"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told", "message"),
+    [
+        (["vea"], {}, "Did you mean 'vae'"),
+        (["vae", "ddpm"], {}, "no row would stay. Remove the folder"),
+        ([], {}, "Name the rows to drop"),
+        (["vae"], {"reason": " "}, "needs its reason"),
+        (["vae"], {"author": ""}, "needs its author"),
+    ],
+)
+def test_what_cannot_be_dropped_is_refused_and_nothing_changes(gate, names, told, message):
+    before = content(gate)
+    with pytest.raises(UsageError, match=message):
+        drop_rows(gate, names, **{"reason": "retired", "author": "Bo", **told})
+    assert content(gate) == before
+
+
+def test_only_a_baseline_drops_rows(gate, tmp_path):
+    run(tmp_path / "records")
+    with pytest.raises(UsageError, match=r"holds no baseline\.json"):
+        drop_rows(tmp_path / "records", ["vae"], reason="x", author="Bo")
+    (gate / "records" / "vae-s0.npz").write_bytes(b"changed")
+    with pytest.raises(DataError):
+        drop_rows(gate, ["ddpm"], reason="x", author="Bo")

@@ -9,6 +9,7 @@ import pytest
 from check_fixture import entry, metric, scored, timed, write
 
 from genbench.check.baseline import read_baseline
+from genbench.check.collect import read_entries
 from genbench.cli.main import main
 
 HOSTILE = "::error::<b>x"
@@ -161,6 +162,17 @@ def test_a_baseline_is_updated_row_by_row(gate, tmp_path, capsys):
     }
     assert genbench(capsys, "check", second, "--baseline", gate, "--models", "vae")[0] == 0
     assert genbench(capsys, "check", second, "--baseline", gate)[0] == 1
+
+
+def test_a_retired_row_is_dropped_and_no_longer_missing(gate, tmp_path, capsys):
+    only = write(tmp_path / "only", *[one for one in read_entries(tmp_path / "first") if one.record.row == "vae"])
+    assert genbench(capsys, "check", only, "--baseline", gate)[0] == 1
+    words = ["baseline", "drop", gate, "ddpm", "--reason", "retired", "--author", "Bo"]
+    status, out, _ = genbench(capsys, *words)
+    assert status == 0 and "ddpm dropped, 1 records left in" in out
+    assert genbench(capsys, "check", only, "--baseline", gate)[0] == 0
+    status, _, error = genbench(capsys, *words)
+    assert status == 2 and "Unknown row 'ddpm'" in error
 
 
 def test_a_baseline_needs_a_reason(gate, tmp_path, capsys):
