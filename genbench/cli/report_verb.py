@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -47,23 +46,8 @@ def command(
         return 0
     if sum((baseline is not None, diff, series is not None)) > 1:
         raise UsageError("Give one of --baseline, --diff and --series.")
-    if (why := _unwritable(out)) is not None:
-        raise UsageError(f"{out}: cannot be written ({why}). Name another file with --out.")
     click.echo(f"Report: {_write(sources, out, baseline, asked, diff, series)}")
     return 0
-
-
-def _unwritable(out: Path) -> str | None:
-    """Why a file cannot be written, None where nothing speaks against it; its folders may be yet to be made."""
-    try:
-        if out.is_dir():
-            return "it is a folder"
-        above = next(folder for folder in out.absolute().parents if folder.exists() or folder.is_symlink())
-        if not above.is_dir():
-            return f"{above} is no folder"
-        return None if os.access(above, os.W_OK | os.X_OK) else f"nothing may be written in {above}"
-    except OSError as error:
-        return error.strerror or type(error).__name__
 
 
 def _render_run(folder: Path) -> Path:
@@ -80,9 +64,10 @@ def _write(
     sources: tuple[str, ...], out: Path, baseline: str | None, models: list[str], diff: bool, series: str | None
 ) -> Path:
     from genbench.errors import UsageError
-    from genbench.report.build import write_changes, write_report, write_series
+    from genbench.report.build import check_writable, write_changes, write_report, write_series
     from genbench.report.sources import read_sources
 
+    check_writable(out)
     if series is not None:
         return write_series(sources, series, out, rows=models)
     found = read_sources(sources)

@@ -69,6 +69,16 @@ class Audit:
     toothless: list[str]
     """Metrics that caught no control at all."""
 
+    @property
+    def warnings(self) -> list[tuple[str, str]]:
+        """(what speaks against metrics, which), those that there are."""
+        found = [
+            ("Expected catches that were missed", "; ".join(self.missed)),
+            ("Not fully tested, for want of values", ", ".join(self.untested)),
+            ("Caught no control at all", ", ".join(self.toothless)),
+        ]
+        return [(told, what) for told, what in found if what]
+
 
 def catches(control: MetricResult, ceiling: MetricResult | None) -> bool | None:
     """Whether the metric tells the control from honest samples; None where it has nothing to say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,7 +45,7 @@ def write_report(
     rows to keep, all without any.
 
     Raises:
-        UsageError: an unknown suffix, baseline or model.
+        UsageError: an unknown suffix, baseline or model, or a file that cannot be written.
     """
     write = _format(
         out, {".html": to_html, ".md": sections_text(".md"), ".tex": sections_text(".tex"), ".csv": sections_csv}
@@ -57,7 +58,7 @@ def write_changes(a: Source, b: Source, out: Path, *, models: Sequence[str] = ()
     """Write what changed from one source to another, row by row: settings, environment and numbers; returns ``out``.
 
     Raises:
-        UsageError: an unknown suffix or model, or no row that both have.
+        UsageError: an unknown suffix or model, no row that both have, or a file that cannot be written.
     """
     texts = {suffix: changes_text(suffix) for suffix in (".md", ".tex", ".csv")}
     write = _format(out, {".html": _changes_html, **texts})
@@ -70,12 +71,34 @@ def write_series(folders: Sequence[str], metric: str, out: Path, *, rows: Sequen
     """Write a metric over the commits of folders of dated records, with its steps; returns ``out``.
 
     Raises:
-        UsageError: an unknown suffix, metric or row, or fewer than two points.
+        UsageError: an unknown suffix, metric or row, fewer than two points, or a file that cannot be written.
     """
     texts = {suffix: series_text(suffix) for suffix in (".md", ".tex", ".csv")}
     write = _format(out, {".html": series_html, **texts})
     write_text(out, write(read_series(folders, metric, rows=rows or None)))
     return out
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a file that cannot be written, before the work; its folders may be yet to be made.
+
+    Raises:
+        UsageError: something speaks against it.
+    """
+    if (why := _unwritable(Path(out))) is not None:
+        raise UsageError(f"{out}: cannot be written ({why}). Name another file with --out.")
+
+
+def _unwritable(out: Path) -> str | None:
+    try:
+        if out.is_dir():
+            return "it is a folder"
+        above = next(folder for folder in out.absolute().parents if folder.exists() or folder.is_symlink())
+        if not above.is_dir():
+            return f"{above} is no folder"
+        return None if os.access(above, os.W_OK | os.X_OK) else f"nothing may be written in {above}"
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def make_sections(sources: Sequence[Source], baseline: str | None = None) -> list[Section]:
@@ -151,11 +174,12 @@ Writer = TypeVar("Writer")
 
 
 def _format(out: Path, writers: Mapping[str, Writer]) -> Writer:
-    """The writer for the suffix of a file.
+    """The writer for the suffix of a file that can be written.
 
     Raises:
-        UsageError: it has none.
+        UsageError: it has none, or the file cannot be written.
     """
+    check_writable(out)
     suffix = Path(out).suffix.lower()
     if suffix not in writers:
         raise UsageError(f"{out}: a report is written as {', '.join(writers)}, not as '{suffix or 'no suffix'}'.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from genbench.check.collect import Entry
@@ -47,6 +47,24 @@ class Differences:
     columns: list[Column]
     rows: list[DifferenceRow]
     without: list[str]
+
+    @property
+    def shown(self) -> Differences:
+        """Without the columns in which no row can be compared."""
+        kept = [i for i in range(len(self.columns)) if any(row.cells[i].value is not None for row in self.rows)]
+        rows = [replace(row, cells=[row.cells[i] for i in kept]) for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
+    @property
+    def remark(self) -> str:
+        """Which rows are not in it; nothing where all are."""
+        return f"Nothing to hold against: {', '.join(self.without)}." if self.without else ""
+
+    def why_without(self, row: Row) -> str:
+        """Why a row that is not among `rows` has no differences."""
+        if row.record.status == "failed":
+            return f"the row failed: {row.record.reason}"
+        return "nothing to hold it against" if row.label in self.without else "it is the baseline"
 
 
 def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: Identity) -> Difference:
@@ -122,9 +140,7 @@ def differences(rows: Sequence[Row], name: str) -> Differences | None:
             continue
         cells = [_cell(partner, row, column) for column in shown]
         made.append(DifferenceRow(row.label, partner.label, row, cells))
-    kept = [i for i in range(len(shown)) if any(row.cells[i].value is not None for row in made)]
-    rows_kept = [DifferenceRow(r.label, r.against, r.row, [r.cells[i] for i in kept]) for r in made]
-    return Differences(name, [shown[i] for i in kept], rows_kept, without)
+    return Differences(name, shown, made, without)
 
 
 def _cell(baseline: Row, row: Row, column: Column) -> Difference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -101,8 +102,8 @@ def tabulars(
             of texts, which is never cut.
         notes: lines of text under the last part.
     """
-    sections, told = _without_long_numbers(sections, labels)
-    notes = [*notes, *told]
+    sections, reasons = _without_long_numbers(sections, labels)
+    notes = [*notes, *reasons]
     columns = list(zip(heads, *(row for _, rows in sections for row in rows), strict=True))
     texts, numbers = columns[:labels], columns[labels:]
     share = _LONG_TEXT if numbers else _share(texts)
@@ -114,7 +115,8 @@ def tabulars(
         chosen = [*range(labels), *(labels + i for i in block)]
         parts = [(title, [[row[i] for i in chosen] for row in rows]) for title, rows in sections if rows]
         align = "".join(aligns) + "r" * len(block)
-        made.append(_tabular([heads[i] for i in chosen], parts, labels, align, notes if block is blocks[-1] else ()))
+        told = notes if block is blocks[-1] else ()
+        made.append(_tabular([heads[i] for i in chosen], parts, labels, align, told, _more_lines(texts, share)))
     return "\n\n".join(made)
 
 
@@ -167,6 +169,12 @@ def _alignment(column: Sequence[str], share: float) -> str:
     return rf">{{\raggedright\arraybackslash}}p{{{share:.0f}pt}}" if _is_long(column) else "l"
 
 
+def _more_lines(texts: Sequence[Sequence[str]], share: float) -> int:
+    """How many lines rows take beyond one each, where their texts are set in lines of a width."""
+    rows = zip(*filter(_is_long, texts))
+    return sum(max(0, *(math.ceil(_text_width(cell) / share) - 1 for cell in row)) for row in rows)
+
+
 def _width(column: Sequence[str | Sequence[str]]) -> float:
     """About what a column takes, in points: head and cells, which are text or lines, the first of a larger type."""
     return _GAP + max(map(_cell_width, column), default=0.0)
@@ -215,8 +223,12 @@ def _tabular(
     labels: int,
     align: str,
     notes: Sequence[str],
+    more_lines: int,
 ) -> str:
-    """One ``tabular`` or ``longtable``, in small type, of columns that fit beside each other."""
+    """One ``tabular`` or ``longtable``, in small type, of columns that fit beside each other.
+
+    more_lines: what its rows take beyond one line each.
+    """
     head = _row_lines([*heads[:labels], *(" ".join(_head(text)[:1]) for text in heads[labels:])], labels)
     under = [_head(text)[1] for text in heads[labels:]]
     if any(under):
@@ -232,7 +244,7 @@ def _tabular(
     width = min(max(table, _NOTES), TEXT_WIDTH) - _GAP
     note = rf"\multicolumn{{{len(heads)}}}{{>{{\raggedright\arraybackslash}}p{{{width:.0f}pt}}}}"
     foot = [rf"{note}{{\scriptsize {_breakable(text)}}} \\" for text in notes]
-    is_tall = len(head) + len(body) > MOST_LINES
+    is_tall = len(head) + len(body) + more_lines > MOST_LINES
     name = "longtable" if is_tall else "tabular"
     return "\n".join(
         [

@@ -50,6 +50,11 @@ class LikelihoodTable:
         counts = {kind: sum(column[0] == kind for column in self.columns) for kind in HEADINGS}
         return [(HEADINGS[kind], count) for kind, count in counts.items() if count]
 
+    @property
+    def remark(self) -> str:
+        """Which models are not in it; nothing where all are."""
+        return f"No likelihood of images: {', '.join(self.without)}." if self.without else ""
+
 
 def kind_note(metric: MetricResult) -> str:
     """``"exact"``, ``"bound · iwae-500"`` or ``"estimate · ais-forward"``."""
@@ -128,4 +133,4 @@ def likelihood_sheet(found: LikelihoodTable) -> Sheet:
         "Of the test images; lower is better. What is exact stands apart from bounds (the truth is at or below them)\n"
         "and from estimates (which may err to either side). Intervals: 95 %, of test images and seeds."
     )
-    return Sheet(f"{found.title}, by kind", ["System", *heads], rows, 1, note)
+    return Sheet(f"{found.title}, by kind", ["System", *heads], rows, 1, note, [found.remark] if found.remark else [])

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from genbench import __version__
 from genbench.record import SCHEMA_VERSION
 from genbench.report.charts import Chart
+from genbench.report.sheet import shown_head
 
 SCRIPTS = ("vendor/sortable.min.js", "vendor/plotly-basic.min.js", "app.js")
 
@@ -45,7 +46,9 @@ def _asset(name: str) -> str:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("genbench.report", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["head"] = shown_head
+    return made
 
 
 @cache

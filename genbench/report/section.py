@@ -60,7 +60,6 @@ class Section:
     title: str
     facts: list[tuple[str, str]]
     notes: list[str]
-    broken: list[tuple[str, str]]
     sentence: str
     key_figures: list[KeyFigure]
     rows: list[Row]
@@ -125,14 +124,13 @@ def make_section(
     seed_columns, seeds = _each_seed(rows)
     compared = None if baseline is None else differences(rows, baseline)
     noted = [*notes, *([] if baseline is None or compared else [f"There is no row or source '{baseline}' here."])]
-    noted += [f"{s.name}: {note}" if len(sources) > 1 else note for s in sources for note in s.notes]
+    noted += [f"{s.name}: {note}" if len(sources) > 1 else note for s in sources for note in _notes_of(s)]
     return Section(
         prefix=prefix,
         suite=suite,
         title=suite,
         facts=_facts(records, parts, sources, manifest),
         notes=noted,
-        broken=[pair for source in sources if source.run for pair in source.run.broken],
         sentence=sentence(records, names),
         key_figures=key_figures(records, names),
         rows=rows,
@@ -156,6 +154,11 @@ def make_section(
         environment=_pretty(shared) if shared else None,
         suite_fields=_pretty(manifest["suite"]) if manifest.get("suite") else "",
     )
+
+
+def _notes_of(source: Source) -> list[str]:
+    broken = [] if source.run is None else source.run.broken
+    return [*source.notes, *(f"{file} is broken and left out: {reason}" for file, reason in broken)]
 
 
 def _prefixed(chart: Chart, prefix: str) -> Chart:

@@ -25,24 +25,41 @@ class Data(str):
         return made
 
 
+class Given(str):
+    """A head that is a name from outside, such as that of a source."""
+
+
 @dataclass(frozen=True)
 class Sheet:
-    """rows: cells as text, untrusted; a `Bold` one stands out. numbers_from: first column of numbers, right-aligned."""
+    """A table.
+
+    heads: ours, as columns of a CSV are called, and `Given` ones. rows: cells as text, untrusted; a `Bold` one stands
+    out. numbers_from: first column of numbers, right-aligned. note: ours, on how to read it. remarks: lines below it,
+    untrusted.
+    """
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     numbers_from: int = 1
     note: str = ""
+    remarks: Sequence[str] = ()
+
+
+def shown_head(head: str) -> str:
+    """A head as people read it: ours begin with a capital; signs of one letter and names from outside stay."""
+    return head if isinstance(head, Given) or len(head) < 2 else f"{head[0].upper()}{head[1:]}"
 
 
 def markdown(sheet: Sheet, level: int = 2) -> str:
-    """The table under a heading (none where it has no title), and its note."""
+    """The table under a heading (none where it has no title), its note and its remarks."""
+    heads = [escape(shown_head(head)) for head in sheet.heads]
     rows = [[_markdown_cell(cell) for cell in row] for row in sheet.rows]
     parts = [
         f"{'#' * level} {escape(sheet.title)}" if sheet.title else "",
-        table([escape(head) for head in sheet.heads], rows, sheet.numbers_from) if sheet.rows else "Nothing.",
+        table(heads, rows, sheet.numbers_from) if sheet.rows else "Nothing.",
         sheet.note,
+        *map(escape, sheet.remarks),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -52,11 +69,16 @@ def _markdown_cell(cell: str) -> str:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """The table for LaTeX, the title and the note as comments."""
-    lines = [f"% {' '.join(line.split())}" for line in (sheet.title, *sheet.note.splitlines()) if line.strip()]
+    """The table for LaTeX, its remarks under it, the title and the note as comments."""
+    lines = _comments(sheet.title, *sheet.note.splitlines())
     if not sheet.rows:
-        return "\n".join([*lines, "% Nothing."])
-    return "\n".join([*lines, tabulars(sheet.heads, [("", sheet.rows)], sheet.numbers_from)])
+        return "\n".join([*lines, *_comments("Nothing.", *sheet.remarks)])
+    heads = [shown_head(head) for head in sheet.heads]
+    return "\n".join([*lines, tabulars(heads, [("", sheet.rows)], sheet.numbers_from, sheet.remarks)])
+
+
+def _comments(*texts: str) -> list[str]:
+    return [f"% {' '.join(text.split())}" for text in texts if text.strip()]
 
 
 def to_csv(sheets: Sequence[Sheet]) -> str:
@@ -84,9 +106,8 @@ def document(title: str, lede: str, parts: Sequence[tuple[str, Sequence[Sheet]]]
     if suffix == ".csv":
         return to_csv(titled)
     if suffix == ".tex":
-        told = [f"% {' '.join(line.split())}" for line in (title, lede) if line.strip()]
         tables = "\n\n".join(map(to_latex, titled))
-        head = "\n".join([f"{needs(tables)} Made by `genbench report`.", *told])
+        head = "\n".join([f"{needs(tables)} Made by `genbench report`.", *_comments(title, lede)])
         return f"{head}\n\n{tables}\n"
     blocks = [f"# {escape(title)}", escape(lede)]
     for heading, sheets in parts:

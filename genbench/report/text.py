@@ -9,12 +9,12 @@ import pandas as pd
 
 from genbench.record import MetricResult
 from genbench.report.changes import Changes, NumberChange, RowChanges
-from genbench.report.differences import Difference
+from genbench.report.differences import Difference, Differences
 from genbench.report.likelihood import likelihood_sheet
 from genbench.report.markup import Bold
 from genbench.report.names import metric_name
 from genbench.report.section import Section
-from genbench.report.sheet import Raw, Sheet, csv_lines, document
+from genbench.report.sheet import Given, Raw, Sheet, csv_lines, document
 from genbench.report.tables import Column, columns, comparison_sheet, plain_frame, summary_frame
 
 INTERVALS = "Brackets hold 95 % intervals of the differences, each by itself."
@@ -69,11 +69,12 @@ def _freed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _difference_columns(section: Section) -> dict[str, list[Raw]]:
-    """Each row's baseline, its differences from it with their intervals, and what they say."""
+    """Each row's baseline, its differences from it with their intervals, what they say, and why or why nothing."""
     if section.differences is None:
         return {}
     held = {line.label: line for line in section.differences.rows}
     lines = [held.get(label) for label in section.labels]
+    bare = [None if row.label in held else section.differences.why_without(row) for row in section.rows]
     made: dict[str, list[Raw]] = {"baseline": [None if line is None else line.against for line in lines]}
     quoted = {row.label: row.record for row in section.rows}
     for place, column in enumerate(section.differences.columns):
@@ -82,7 +83,9 @@ def _difference_columns(section: Section) -> dict[str, list[Raw]]:
         bounds = [(None, None) if cell is None or cell.ci95 is None else cell.ci95 for cell in cells]
         made[name] = [None if cell is None else cell.value for cell in cells]
         made[f"{name}_low"], made[f"{name}_high"] = [low for low, _ in bounds], [high for _, high in bounds]
-        made[f"{name.removesuffix('_difference')}_verdict"] = [None if cell is None else cell.verdict for cell in cells]
+        stem = name.removesuffix("_difference")
+        made[f"{stem}_verdict"] = [None if cell is None else cell.verdict for cell in cells]
+        made[f"{stem}_reason"] = [why if cell is None else cell.reason for cell, why in zip(cells, bare, strict=True)]
         if metric_name(column.name).group == "likelihood":
             against = [None if line is None else column.of(quoted[line.against]) for line in lines]
             made[f"{name}_estimator"] = [None if metric is None else metric.estimator for metric in against]
@@ -96,22 +99,32 @@ def _column_name(column: Column, section: Section) -> str:
 
 
 def _sheets(section: Section) -> list[Sheet]:
-    """Notes, comparison, differences, likelihoods and seeds, those that there are."""
+    """Notes, comparison with its remarks, differences, likelihoods, seeds and audit, those that there are."""
     found = [comparison_sheet(section.comparison)]
     if section.notes:
         found.insert(0, Sheet("Notes", ["note"], [[note] for note in section.notes]))
+    if section.remarks:
+        remarks = [list(remark) for remark in section.remarks]
+        found.append(Sheet("Missing values and warnings", ["metric", "remark", "rows"], remarks, 3))
     if section.differences is not None:
-        heads = ["row", "against", *(f"{c.title} {c.arrow}".strip() for c in section.differences.columns)]
-        rows = [[row.label, row.against, *map(_difference, row.cells)] for row in section.differences.rows]
-        note = f"{INTERVALS} Bold: better or worse beyond its interval."
-        found.append(Sheet(f"Differences from {section.differences.title}", heads, rows, 2, note))
+        found.append(_differences_sheet(section.differences.shown))
     if section.likelihoods is not None:
         found.append(likelihood_sheet(section.likelihoods))
     if section.seeds:
         heads = ["row", "seeds", *(f"{c.title} {c.arrow}".strip() for c in section.seed_columns)]
         rows = [[row.label, ", ".join(map(str, row.seeds)), *row.cells] for row in section.seeds]
         found.append(Sheet("Every seed", heads, rows, 2, "The standard deviation in parentheses."))
+    if section.audit is not None and section.audit.warnings:
+        warnings = [list(warning) for warning in section.audit.warnings]
+        found.append(Sheet("The audit of the metrics", ["warning", "of what"], warnings, 2))
     return found
+
+
+def _differences_sheet(found: Differences) -> Sheet:
+    heads = ["row", "against", *(f"{c.title} {c.arrow}".strip() for c in found.columns)]
+    rows = [[row.label, row.against, *map(_difference, row.cells)] for row in found.rows]
+    note = f"{INTERVALS} Bold: better or worse beyond its interval."
+    return Sheet(f"Differences from {found.title}", heads, rows, 2, note, [found.remark] if found.remark else [])
 
 
 def _difference(cell: Difference) -> str:
@@ -136,11 +149,11 @@ def changes_text(suffix: str) -> Callable[[Changes], str]:
 
 
 def _settings_sheet(title: str, changes: Changes, settings: Sequence[tuple[str, str, str]]) -> Sheet:
-    return Sheet(title, ["setting", changes.a, changes.b], [list(setting) for setting in settings], 3)
+    return Sheet(title, ["setting", Given(changes.a), Given(changes.b)], [list(setting) for setting in settings], 3)
 
 
 def _change_sheets(changes: Changes, row: RowChanges) -> list[Sheet]:
-    heads = ["metric", "estimator", changes.a, changes.b, "difference", "verdict"]
+    heads = ["metric", "estimator", Given(changes.a), Given(changes.b), "difference", "verdict"]
     numbers = [
         [n.title, n.estimator, n.before, n.after, f"{n.difference.text} {n.difference.interval}".strip(), n.verdict]
         for n in row.numbers

@@ -58,6 +58,13 @@ def test_a_long_table_breaks_across_pages():
     assert needs(table(MOST_LINES)) == r"% Needs \usepackage{array,booktabs,longtable}."
 
 
+def test_texts_that_are_set_in_lines_make_a_table_longer():
+    def table(words):
+        return tabulars(["metric", "rows"], [("", [["fid", "autoencoder " * words]] * 10)], 2)
+
+    assert r"\begin{tabular}" in table(6) and r"\begin{longtable}" in table(60)
+
+
 def test_a_reason_in_place_of_a_number_is_told_once_under_the_table():
     reason = "failed: " + "the training diverged and was stopped " * 4
     text = tabulars(["row", "FID", "IS"], [("", [["gan", reason, reason], ["vae", "1.0", "2.0"]])], 1)

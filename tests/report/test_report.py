@@ -130,7 +130,7 @@ def test_damaged_records_and_images_become_notes(run):
         nearest_samples=np.zeros((2, 8, 8, 1), np.uint8),
     )
     notes = body(html(run)).split('class="notes"')[1].split("</aside>")[0]
-    assert "<code>records/vae-s0.json</code> is broken and left out: not a readable record" in notes
+    assert "records/vae-s0.json is broken and left out: not a readable record" in notes
     assert "dcgan-s0 has no record" in notes
     assert "samples/ddpm-s0.npz cannot be read" in notes
     assert "samples/noise-s0.npz is missing" in notes

@@ -50,7 +50,7 @@ def test_frame_tells_extractors_apart():
 def test_markdown_marks_best_ties_bounds_and_failures(run):
     _, markdown = write_summary(run)
     lines = markdown.read_text(encoding="utf-8").splitlines()
-    assert lines[0].startswith("| row | FID (digits-cnn) ↓ |")
+    assert lines[0].startswith("| Row | FID (digits-cnn) ↓ |")
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
     assert "**12.9 " in rows["ddpm"]
     assert "14.1 ≈" in rows["pixelcnn"]

@@ -9,7 +9,8 @@ from report_fixture import metric
 from report_runs import bits, row, write_records
 
 from genbench.cli.main import main
-from genbench.report.build import write_changes, write_report
+from genbench.errors import UsageError
+from genbench.report.build import write_changes, write_report, write_series
 from genbench.report.changes import changes_of
 from genbench.report.latex import latex
 from genbench.report.sheet import Data, Sheet, markdown, to_csv
@@ -48,7 +49,7 @@ def two(tmp_path):
     return side("before", 1.0, "=old"), side("after", 2.0, "new", keys=keys)
 
 
-@pytest.mark.parametrize("name", ["label", "suite", "baseline", "seed", "fid_difference", "fid_verdict"])
+@pytest.mark.parametrize("name", ["label", "suite", "baseline", "seed", "fid_difference", "fid_verdict", "fid_reason"])
 def test_a_metric_may_be_called_like_a_column_of_the_csv(tmp_path, name):
     named = [metric(name, 7.0, 0.5), metric("fid", 2.0, 0.1)]
     a = write_records(tmp_path / "a", row("vae", metrics=named), row("gan"))
@@ -75,6 +76,33 @@ def test_the_csv_holds_the_differences_from_a_baseline_as_numbers(two, tmp_path)
     bare = found["vae · before"]
     assert (bare["baseline"], bare["fid_difference"], bare["fid_verdict"]) == ("", "", "")
     assert "baseline" not in lines(report(tmp_path / "y.csv", *two))[0]
+
+
+def test_the_csv_says_of_every_difference_how_it_was_had_or_why_there_is_none(tmp_path):
+    clip = metric("fid", 5.0, 0.1, extractor="clip", comparable={"n": 1})
+    base = row("vae", metrics=[metric("fid", 2.0, 0.2), bits(2.0), clip])
+    other = row("gan", metrics=[metric("fid", 3.0, 0.2), clip.model_copy(update={"comparable": {"n": 2}})])
+    failed = row("rbm", status="failed", reason="loss is nan", metrics=[])
+    made = report(tmp_path / "x.csv", write_records(tmp_path / "a", base, other, failed), baseline="vae")
+    found = {line["row"]: line for line in lines(made)}
+    assert (found["gan"]["fid_verdict"], found["gan"]["fid_reason"]) == (
+        "worse",
+        "from both standard errors, one seed each",
+    )
+    assert (found["gan"]["bits_per_dim_verdict"], found["gan"]["bits_per_dim_reason"]) == (
+        "not comparable",
+        "this row does not have it",
+    )
+    assert (found["gan"]["fid[clip]_verdict"], found["gan"]["fid[clip]_reason"]) == ("not comparable", "n: 1 against 2")
+    assert (found["rbm"]["fid_verdict"], found["rbm"]["fid_reason"]) == ("", "the row failed: loss is nan")
+    assert (found["vae"]["fid_verdict"], found["vae"]["fid_reason"]) == ("", "it is the baseline")
+    page = report(tmp_path / "x.html", tmp_path / "a", baseline="vae").read_text(encoding="utf-8")
+    assert "<small>clip</small>" not in page.split('id="differences-table"')[1].split("</table>")[0]
+
+
+def test_a_row_that_the_baseline_does_not_have_says_so_in_the_csv(two, tmp_path):
+    found = {line["label"]: line for line in lines(report(tmp_path / "x.csv", *two, baseline="before"))}
+    assert (found["new"]["baseline"], found["new"]["fid_reason"]) == ("", "nothing to hold it against")
 
 
 def test_a_difference_of_a_second_extractor_is_named_like_its_value(tmp_path):
@@ -195,8 +223,7 @@ def test_stages_are_told_beside_settings(tmp_path):
     assert found.account(found.rows[0]) == ""
 
 
-@pytest.mark.parametrize("more", [[], ["--diff"], ["--series", "fid"]])
-@pytest.mark.parametrize(
+UNWRITABLE = pytest.mark.parametrize(
     ("out", "why"),
     [
         ("dir.html", "it is a folder"),
@@ -206,6 +233,10 @@ def test_stages_are_told_beside_settings(tmp_path):
         ("x" * 300 + ".html", "File name too long"),
     ],
 )
+
+
+@pytest.mark.parametrize("more", [[], ["--diff"], ["--series", "fid"]])
+@UNWRITABLE
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(two, tmp_path, monkeypatch, capsys, out, why, more):
     def worked(*_, **__):
         raise AssertionError("it read records")
@@ -219,6 +250,28 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(two, tmp_path,
     told = capsys.readouterr().err
     assert f"{out}: cannot be written (" in told and f"{why}). Name another file with --out." in told
     assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("kind", ["report", "changes", "series"])
+@UNWRITABLE
+def test_python_refuses_the_same_files_before_the_work(two, tmp_path, monkeypatch, out, why, kind):
+    def worked(*_, **__):
+        raise AssertionError("it worked")
+
+    sources = read_sources([str(one) for one in two])
+    for name in ("choose", "make_sections", "changes_of", "read_series"):
+        monkeypatch.setattr(f"genbench.report.build.{name}", worked)
+    (tmp_path / "dir.html").mkdir()
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    write = {
+        "report": lambda path: write_report(sources, path),
+        "changes": lambda path: write_changes(*sources, path),
+        "series": lambda path: write_series(list(map(str, two)), "fid", path),
+    }[kind]
+    with pytest.raises(UsageError) as refused:
+        write(tmp_path / out)
+    assert f"{out}: cannot be written (" in str(refused.value) and f"{why}). Name another" in str(refused.value)
 
 
 def test_a_folder_without_the_right_to_write_is_refused(two, tmp_path, monkeypatch, capsys):

@@ -53,9 +53,10 @@ def series_text(suffix: str) -> Callable[[History], str]:
         steps, points = step_table(history.series), point_table(history.series)
         sheets = [Sheet("Points", points[0], points[1], len(points[0]))]
         if suffix != ".csv":
-            notes = [*history.notes, *(note for one in history.series for note in one.notes)]
+            notes = [["", "", "", note] for note in history.notes]
+            notes += [[one.suite, one.row, one.title, note] for one in history.series for note in one.notes]
             sheets.insert(0, Sheet("Steps", steps[0], steps[1], len(steps[0]), method_text(history.alpha)))
-            sheets += [Sheet("Notes", ["note"], [[note] for note in notes])] if notes else []
+            sheets += [Sheet("Notes", ["suite", "row", "metric", "note"], notes, 4)] if notes else []
         return document(f"{history.metric} over commits", sentence(history), [("", sheets)], suffix)
 
     return write
