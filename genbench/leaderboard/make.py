@@ -100,13 +100,15 @@ def _described(records: Sequence[Record]) -> str:
 
 
 def _columns(source: Folder) -> list[_Keyed]:
-    """Columns of the records and of the published results, in the order of the report.
+    """Columns of the records and of the published results, in the order of the report; nats per image lead, for a suite
+    that measures them is about them.
 
     Which direction is better is a registered metric's own word, not that of a record.
     """
     published = [value.as_metric() for one in source.literature for value in one.metrics]
     stand_ins = [_stand_in(metric) for metric in published]
     found = columns([*(entry.record for entry in source.records), *stand_ins])
+    found.sort(key=lambda column: column.name != "nats_per_image")
     return [_Keyed(metric_key(one.name, one.extractor), _with_own_direction(one)) for one in found]
 
 

@@ -322,3 +322,11 @@ def test_published_values_are_finite_numbers(tmp_path, value):
 def test_a_published_metric_stands_once_in_a_result(tmp_path):
     with pytest.raises(DataError, match="metric fid is there twice"):
         board(tmp_path, literature=LITERATURE.replace('"bits_per_dim"', '"fid", extractor = "digits-cnn"'))
+
+
+def test_nats_lead_where_they_are_measured(tmp_path):
+    likely = metric("nats_per_image", 80.0, 0.5, kind="exact", extractor=None)
+    both = make_board(board_folder(tmp_path / "both", row("a", fid(1.0), likely)))
+    assert [one.name for one in both.metrics] == ["nats_per_image", "fid"]
+    alone = make_board(board_folder(tmp_path / "alone", row("a", fid(1.0), metric("psnr", 1.0, 0.1))))
+    assert alone.metrics[0].name == "fid"
