@@ -27,9 +27,10 @@ class NotConverged(GenbenchError):  # noqa: N818
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name`` in small letters, or an empty string."""
+    spelled = {one.lower(): one for one in known}
+    matches = difflib.get_close_matches(name.lower(), list(spelled), n=1, cutoff=0.5)
+    return f" Did you mean '{spelled[matches[0]]}'?" if matches else ""
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from genbench.check.collect import Entry
     from genbench.check.finding import Verdicts
     from genbench.check.tolerance import Tolerance
     from genbench.run.run import RunOptions
@@ -111,7 +112,7 @@ def _failing() -> Iterator[None]:
     try:
         yield
     except GenbenchError as error:
-        pytest.fail(f"genbench_check: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"genbench_check: {error}", pytrace=False) from None
 
 
 def _configured(config: pytest.Config) -> str:
@@ -151,6 +152,31 @@ def _folder(config: pytest.Config, temporary: pytest.TempPathFactory, suite: str
     return make("genbench-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in suite))
 
 
+def _check_asked(before: Sequence[Entry], baseline: str, models: Sequence[str], metrics: Sequence[str]) -> None:
+    """Refuse what the baseline cannot judge before anything is trained.
+
+    Raises:
+        UsageError: it has no such row or no such metric.
+    """
+    from genbench import registry
+    from genbench.errors import UsageError, unknown
+    from genbench.suite import Row
+
+    rows = {entry.record.row for entry in before}
+    for text in models:
+        asked = Row.parse(text)
+        row = str(Row(registry.model_name(asked.model), asked.variant))
+        if row not in rows:
+            raise UsageError(
+                f"{unknown(f'row of {baseline}', row, rows)} Accept its record with `genbench baseline update`, and "
+                "name that baseline: --genbench-baseline=DIR."
+            )
+    known = {metric.name for entry in before for metric in entry.record.metrics if metric.status == "ok"}
+    for name in metrics:
+        if name not in known:
+            raise unknown(f"metric of {baseline}", name, known)
+
+
 def _judged(
     run: RunOptions, baseline: str, metrics: Sequence[str], alpha: float, tolerances: Mapping[str, Tolerance]
 ) -> Verdicts:
@@ -161,6 +187,7 @@ def _judged(
     from genbench.run.run import run_suite
 
     before = baseline_entries(baseline)
+    _check_asked(before, baseline, run.models, metrics)
     result = run_suite(run)
     made = {record.file_stem for record in result.records}
     entries = [entry for entry in read_entries(result.root) if entry.record.file_stem in made]

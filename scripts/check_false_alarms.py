@@ -6,7 +6,8 @@
 Draws disjoint sets of seeds as baseline and candidate, and judges their quality at alpha = 0.01 (speed depends on what
 else the machine does). Of 24 trainings of `vae` and 12 of `realnvp` on digits one seed against one fires on 7 % and 1 %
 of pairs; 3 against 1, 5 against 1, 3 against 3 and 5 against 5 on at most 1 %. Were one seed against one paired image
-by image, `vae` would fire on 40 %.
+by image, `vae` would fire on 40 %. Of 11 rows of digits with 12 seeds each, judged together, one seed against one fires
+on 8 %, several seeds on none of 200 draws.
 """
 
 from __future__ import annotations

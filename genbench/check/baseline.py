@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genbench import __version__
-from genbench.check.collect import Entry, by_row, read_entries
+from genbench.check.collect import Entry, by_row, read_entries, record_paths
 from genbench.errors import DataError, UsageError, unknown
 from genbench.files import hash_file, write_json
 
@@ -54,7 +54,7 @@ def read_baseline(folder: Path) -> Baseline | None:
     """Read and verify a baseline's manifest; None where the folder has none.
 
     Raises:
-        DataError: unreadable, or a record is missing or was changed since.
+        DataError: unreadable, a record is missing or was changed since, or hashes and values are not of the same ones.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_baseline(folder: Path) -> Baseline | None:
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: not a readable baseline: {str(error).splitlines()[0]}") from None
     records = path.parent / RECORDS
-    for added in sorted({record.name for record in records.glob("*.json")} - set(found.hashes)):
+    for added in sorted({record.name for record in record_paths(records)} - set(found.hashes)):
         raise DataError(
             f"{records / added}: not in {MANIFEST}. Remove it, or accept it with `genbench baseline update`."
         )
@@ -77,7 +77,22 @@ def read_baseline(folder: Path) -> Baseline | None:
                 f"{record}: changed since the baseline was written. Restore it, or accept new records with "
                 "`genbench baseline update`."
             )
+    _check_stems(found, path)
     return found
+
+
+def _check_stems(found: Baseline, path: Path) -> None:
+    """Both tables name the same records: else what a reviewer reads of a row goes on when its record is gone."""
+    hashed = {name.removesuffix(".json") for name in found.hashes}
+    for stems, has, lacks in (
+        (hashed - set(found.values), "a hash", "no values"),
+        (set(found.values) - hashed, "values", "no hash"),
+    ):
+        if stems:
+            raise DataError(
+                f"{path}: it has {has} but {lacks} of {', '.join(sorted(stems))}. Restore it, or take a row out with "
+                "`genbench baseline drop`, which says why."
+            )
 
 
 def baseline_entries(source: str | Path) -> list[Entry]:
@@ -88,9 +103,7 @@ def baseline_entries(source: str | Path) -> list[Entry]:
     Raises:
         UsageError: none there. DataError: a damaged baseline or record.
     """
-    path = Path(source)
-    inside = [folder.parent for folder in (path, path.parent) if folder.name == RECORDS]
-    made = read_baseline(next(iter(inside), path.parent if path.name == MANIFEST else path))
+    made = read_baseline(_manifest_folder(Path(source)))
     entries = read_entries(source)
     for entry in entries:
         told = None if made is None else made.values.get(entry.record.file_stem)
@@ -100,6 +113,15 @@ def baseline_entries(source: str | Path) -> list[Entry]:
                 "is not what is judged. Restore both, or write them with `genbench baseline update`."
             )
     return entries
+
+
+def _manifest_folder(path: Path) -> Path:
+    """Where the manifest lies that tells of what is at ``path``, however that is spelled or linked."""
+    for place in (path, path.resolve()):
+        for folder in (place, place.parent):
+            if folder.name == RECORDS and (folder.parent / MANIFEST).is_file():
+                return folder.parent
+    return path.parent if path.name == MANIFEST else path
 
 
 def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, author: str) -> Baseline:
@@ -127,7 +149,7 @@ def update_baseline(folder: Path, entries: Sequence[Entry], *, reason: str, auth
 
 
 def drop_rows(folder: Path, names: Sequence[str], *, reason: str, author: str) -> Baseline:
-    """Take rows, named by their own name or their model's, out of a baseline, so that no check asks for them.
+    """Take rows out of a baseline, so that no check asks for them.
 
     Raises:
         UsageError: no reason or author, no baseline there, a name that it does not have, or no row that would stay.
@@ -164,7 +186,7 @@ def _write(
         for entry in entries:
             _copy(entry, fresh / RECORDS)
             values[entry.record.file_stem] = _values(entry)
-        hashes = {path.name: hash_file(path) for path in sorted((fresh / RECORDS).glob("*.json"))}
+        hashes = {path.name: hash_file(path) for path in record_paths(fresh / RECORDS)}
         history = [*(old.history if old else []), done]
         made = Baseline(suite=suite, values=dict(sorted(values.items())), hashes=hashes, history=history)
         write_json(fresh / MANIFEST, made.model_dump(mode="json"))
@@ -203,18 +225,16 @@ def _check(entries: Sequence[Entry]) -> None:
 
 
 def choose(entries: Sequence[Entry], models: Sequence[str]) -> list[Entry]:
-    """The entries of the named models or rows; all without names.
+    """The entries of the named rows, of a model each variant one of its own; all without names.
 
     Raises:
         UsageError: a name that no entry has.
     """
     rows = by_row(entries)
     for model in models:
-        if not any(model in (row, row.split("@")[0]) for row in rows):
+        if model not in rows:
             raise unknown("row", model, rows)
-    return [
-        entry for entry in entries if not models or {entry.record.row, entry.record.row.split("@")[0]} & set(models)
-    ]
+    return [entry for entry in entries if not models or entry.record.row in models]
 
 
 def _copy(entry: Entry, records: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from genbench.check.decide import SpeedTest, Waiting
+from genbench.check.decide import SpeedTest, Waiting, with_scatter
 from genbench.check.finding import Finding, Options
 from genbench.check.speed import Contest
 from genbench.errors import DataError, UsageError
@@ -27,13 +27,14 @@ _NORMAL_QUARTILES = 1.349
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: its median and quartile distance in seconds, its rounds, and the class of its machine."""
+    """One benchmark: its median and quartile distance in seconds, its rounds, and the class of its machine, None where
+    its processor is not known."""
 
     name: str
     median: float
     iqr: float
     rounds: int
-    machine: str
+    machine: str | None
     when: str
 
 
@@ -41,7 +42,7 @@ def read_benchmarks(source: Path) -> dict[str, Benchmark]:
     """The newest of each benchmark (by full name) in a file or a folder of pytest-benchmark's JSON.
 
     Raises:
-        UsageError: no such file or folder, or no JSON file in it.
+        UsageError: no such file or folder, no JSON file in it, or no benchmark in any of them.
         DataError: a file that is not pytest-benchmark's; the message names it.
     """
     source = Path(source)
@@ -56,6 +57,11 @@ def read_benchmarks(source: Path) -> dict[str, Benchmark]:
         for found in _read_file(file):
             if found.name not in newest or found.when >= newest[found.name].when:
                 newest[found.name] = found
+    if not newest:
+        raise UsageError(
+            f"{source}: files of pytest-benchmark without any benchmark. Make one with `pytest --benchmark-json FILE` "
+            "on tests that use its fixture and are not deselected or skipped."
+        )
     return newest
 
 
@@ -71,14 +77,18 @@ def _read_file(path: Path) -> list[Benchmark]:
         ) from None
 
 
-def _machine(info: Mapping[str, Any]) -> str:
-    """What makes times comparable: system, architecture and processor, not the machine's name."""
-    cpu = info.get("cpu") or {}
-    parts = (info.get("system"), info.get("machine"), cpu.get("brand_raw") or info.get("processor"))
-    return ", ".join(str(part) for part in parts if part)
+def _machine(info: Mapping[str, Any]) -> str | None:
+    """What makes times comparable: system, architecture and processor, not the machine's name.
+
+    None where the processor is not known: a single word in its place is that of the architecture.
+    """
+    named = str(info.get("processor") or "")
+    processor = (info.get("cpu") or {}).get("brand_raw") or (named if len(named.split()) > 1 else None)
+    parts = (info.get("system"), info.get("machine"), processor)
+    return ", ".join(str(part) for part in parts if part) if processor else None
 
 
-def _benchmark(entry: Mapping[str, Any], machine: str, when: str) -> Benchmark:
+def _benchmark(entry: Mapping[str, Any], machine: str | None, when: str) -> Benchmark:
     stats = entry["stats"]
     median, iqr, rounds = float(stats["median"]), float(stats["iqr"]), int(stats["rounds"])
     if not (0 < median < math.inf and 0 <= iqr < math.inf and rounds > 0):
@@ -98,8 +108,9 @@ def _judge(before: Benchmark, after: Benchmark | None, options: Options) -> Wait
     if after is None:
         return replace(start, verdict="missing", reason="the new benchmarks do not have it")
     start = replace(start, candidate=after.median)
-    if after.machine != before.machine:
-        reason = f"machine: {before.machine} against {after.machine}"
+    if after.machine != before.machine or before.machine is None:
+        reason = " against ".join(one.machine or "one whose processor is not known" for one in (before, after))
+        reason = f"machine: {reason}"
         return replace(start, verdict="not comparable", reason=reason)
     start = replace(start, change=after.median - before.median)
     log_ratio = math.log(before.median / after.median)
@@ -108,7 +119,8 @@ def _judge(before: Benchmark, after: Benchmark | None, options: Options) -> Wait
     tolerance = options.tolerance(TOLERANCE)
     contest = Contest(log_ratio, log_ratio, variance, 1.0, freedom)
     loss = after.median / before.median - 1.0
-    return SpeedTest(start, contest, loss, tolerance.margin(before.median) / before.median, tolerance.text)
+    test = SpeedTest(start, contest, loss, tolerance.margin(before.median) / before.median, tolerance.text)
+    return with_scatter(test, "time it again in more rounds")
 
 
 def _variance(found: Benchmark) -> float:

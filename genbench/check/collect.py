@@ -68,13 +68,27 @@ def record_files(source: str | Path) -> list[Path]:
             "`genbench baseline update` wrote, or leaderboard:SUITE."
         )
     records = folder / "records" if (folder / "records").is_dir() else folder
-    found = sorted(path for path in records.glob("*.json") if path.name not in (RUN_FILE, "baseline.json"))
+    found = [path for path in record_paths(records) if path.name not in (RUN_FILE, "baseline.json")]
     if records != folder and (folder / RUN_FILE).is_file():
         rows = _rows_of_run(folder / RUN_FILE)
         found = [path for path in found if path.stem in rows]
     if not found:
         raise UsageError(f"{source}: no records (*.json) in {records}. Has the run finished a row?")
     return found
+
+
+def earlier_rows(source: str | Path) -> set[str]:
+    """Rows of which the folder of a run holds records, though the last run there was not asked for them."""
+    folder = Path(source)
+    if not (folder / RUN_FILE).is_file() or not (folder / "records").is_dir():
+        return set()
+    rows = _rows_of_run(folder / RUN_FILE)
+    return {path.stem.rpartition("-s")[0] for path in record_paths(folder / "records") if path.stem not in rows}
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """The JSON files of a folder by name, without what an interrupted writing left behind (`atomic_path`)."""
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
 
 
 def _rows_of_run(path: Path) -> list[str]:

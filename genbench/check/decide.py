@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,7 +33,7 @@ class QualityTest:
 class SpeedTest:
     """A speed that waits for the scatter of all others. loss, tolerance: shares of the baseline's rate or time.
 
-    paced: whether the loss is one at the machine's own pace.
+    paced: whether the loss is one at the machine's own pace. What `decide` is given has a scatter (see `with_scatter`).
     """
 
     finding: Finding
@@ -46,6 +45,14 @@ class SpeedTest:
 
 
 Waiting = Finding | QualityTest | SpeedTest
+
+
+def with_scatter(test: SpeedTest, mend: str) -> Waiting:
+    """The test; where a side has one repetition the finding that it cannot be told from noise, with what mends it."""
+    if test.contest.freedom:
+        return test
+    reason = f"one repetition is no measure of its scatter; {mend}"
+    return replace(test.finding, verdict="not comparable", reason=reason)
 
 
 def decide(found: Sequence[Waiting], alpha: float) -> list[Finding]:
@@ -87,10 +94,7 @@ def _speed_p_values(tests: Sequence[SpeedTest]) -> list[SpeedP]:
 def _decide_speeds(tests: Sequence[SpeedTest], alpha: float) -> dict[int, Finding]:
     """Findings by the tests' ids."""
     found = _speed_p_values(tests)
-    slower, faster = (
-        holm([1.0 if math.isnan(p) else p for p in side])
-        for side in ([one.slower for one in found], [one.faster for one in found])
-    )
+    slower, faster = holm([one.slower for one in found]), holm([one.faster for one in found])
     made = {}
     for test, one, p_worse, p_better in zip(tests, found, slower, faster):
         share = one.least_loss(alpha / len(tests))
@@ -100,11 +104,9 @@ def _decide_speeds(tests: Sequence[SpeedTest], alpha: float) -> dict[int, Findin
 
 
 def _speed(test: SpeedTest, p_worse: float, p_better: float, alpha: float, seen: float) -> Finding:
-    """seen: the loss from which it is called worse, NaN where nothing can be tested."""
+    """seen: the loss from which it is called worse."""
     how = "by medians at the machine's pace" if test.paced else "by medians"
     told = f"{abs(test.loss):.1%} {'slower' if test.loss > 0 else 'faster'} {how}, tolerance {test.tolerance_text}"
-    if not test.contest.freedom:
-        told += "; one repetition is no measure of its scatter"
     verdict: Verdict = "same"
     if test.loss > test.tolerance and p_worse <= alpha:
         verdict = "worse"

@@ -21,9 +21,15 @@ import numpy as np
 from scipy import special, stats
 
 from genbench.check.collect import Entry
-from genbench.check.moderation import posterior_variance, prior_variance
 from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
-from genbench.evaluation.uncertainty import Difference, metric_half_widths, shared_error, shares_images, widened
+from genbench.evaluation.uncertainty import (
+    Difference,
+    are_equal,
+    metric_half_widths,
+    shared_error,
+    shares_images,
+    widened,
+)
 from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
 
@@ -70,6 +76,11 @@ class Spread:
         return Noise(half, half, self.freedom)
 
     @property
+    def share(self) -> float:
+        """The variance in units of what the intervals say."""
+        return self.variance / self.unit
+
+    @property
     def is_measured(self) -> bool:
         """Whether the values scatter at all, and have intervals to scatter by."""
         return self.variance > 0 and self.unit > 0
@@ -78,12 +89,14 @@ class Spread:
 @dataclass(frozen=True)
 class Evidence:
     """candidate - baseline, with its sources of noise, and in words how they were had. spread: of seeds, the first of
-    the noises, where a side has several."""
+    the noises, where a side has several. paired_sum, shares_seeds: see `with_sum`."""
 
     value: float
     noises: tuple[Noise, ...]
     method: str
     spread: Spread | None = None
+    paired_sum: Noise | None = None
+    shares_seeds: bool = False
 
     @property
     def exact(self) -> bool:
@@ -108,9 +121,23 @@ class Evidence:
         """One-sided p-value of a gap made from both values, whichever of them is the larger."""
         return max(noise.p(gap, max(noise.below, noise.above)) for noise in self.noises)
 
+    def p_sum_beyond(self, gap: float) -> float:
+        """One-sided p-value of a gap made from baseline + candidate, whose noise no pairing lessens: see `with_sum`."""
+        wider = math.sqrt(2.0) if self.shares_seeds else 1.0
+        noises = [(noise, wider) for noise in self.noises]
+        if self.paired_sum is not None:
+            noises[-1] = (self.paired_sum, 1.0)
+        return max(noise.p(gap, factor * max(noise.below, noise.above)) for noise, factor in noises)
 
-CAUTION = 2.0
-"""Of what rows tell each other of the spread of seeds (see `prior_variance`)."""
+    def p_alone_beyond(self, gap: float) -> float:
+        """One-sided p-value of a gap made from one of both values: its variance is at most the larger one of their
+        difference and their sum."""
+        found = self.p_beyond(gap)
+        return found if self.paired_sum is None else max(found, self.paired_sum.p(gap, self.paired_sum.above))
+
+
+ROUNDING = 1e-5
+"""Share of a value by which float32 arithmetic in another order moves it: another processor, thread count or build."""
 Measurement = tuple[Entry, MetricResult]
 """A seed's record and its metric."""
 Identity = tuple[str, str, str | None]
@@ -157,6 +184,46 @@ def evidence(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) 
     if len(baseline) == len(candidate) == 1:
         return _of_two(baseline[0], candidate[0])
     return _over_seeds(baseline, candidate)
+
+
+def with_sum(found: Evidence, baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Evidence:
+    """Evidence that also knows the noise of baseline + candidate.
+
+    paired_sum is that of paired scores, by their sums. Else it is that of the difference, whose sides count as
+    independent; where they share seeds (shares_seeds) they may not be, which at most doubles the variance of the sum.
+    """
+    shared = {entry.record.seed for entry, _ in baseline} & {entry.record.seed for entry, _ in candidate}
+    own = found.noises[-1]
+    paired = math.isfinite(own.freedom) and (found.spread is None or len(found.noises) > 1)
+    return replace(found, paired_sum=_sum_noise(baseline, candidate) if paired else None, shares_seeds=bool(shared))
+
+
+def _sum_noise(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Noise:
+    """Of the sum of paired scores, each the mean over its side's seeds."""
+    key = f"{baseline[0][1].name}.{baseline[0][1].estimator}"
+    before, after = (
+        np.stack([np.asarray(entry.scores[key], dtype=np.float64) for entry, _ in side]).mean(0)
+        for side in (baseline, candidate)
+    )
+    known = np.isfinite(before) & np.isfinite(after)
+    found = paired_difference(-before[known], after[known], "score")
+    shared = sum(shared_error(metric) / len(side) for side in (baseline, candidate) for _, metric in side)
+    return _noise(widened(found, shared))
+
+
+def evidence_of_spread(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Evidence | None:
+    """The difference of values without intervals, by what seeds alone tell of their noise; None where no side has
+    several, or where none of them scatters: values that are equal by chance are no measure of it."""
+    groups = [np.array([metric.value for _, metric in side], dtype=np.float64) for side in (baseline, candidate)]
+    if max(map(len, groups)) < 2:
+        return None
+    value = float(groups[1].mean() - groups[0].mean())
+    spread = _spread(groups, [*baseline, *candidate])
+    if spread.variance == 0:
+        equal = are_equal(np.concatenate(groups), ROUNDING)
+        return Evidence(0.0, (Noise(0.0, 0.0),), "equal values") if equal else None
+    method = f"means of {len(groups[0])} and {len(groups[1])} seeds without intervals, beyond their spread"
+    return Evidence(value, (spread.noise,), method, spread)
 
 
 def _of_two(baseline: Measurement, candidate: Measurement) -> Evidence | None:
@@ -210,34 +277,11 @@ def _over_seeds(baseline: Sequence[Measurement], candidate: Sequence[Measurement
 def _spread(groups: Sequence[np.ndarray], found: Sequence[Measurement]) -> Spread:
     """Of two groups of values, each (seeds,), which are those of ``found``."""
     freedom = sum(len(group) for group in groups) - 2
-    variance = sum(float(np.square(group - group.mean()).sum()) for group in groups) / freedom
+    squares = [0.0 if are_equal(group, ROUNDING) else float(np.square(group - group.mean()).sum()) for group in groups]
+    variance = sum(squares) / freedom
     around = [metric_half_widths(metric) for _, metric in found]
     own = [math.nan if one is None else one.standard_error**2 for one in around]
     return Spread(variance, float(np.mean(own)), freedom, sum(1.0 / len(group) for group in groups))
-
-
-def moderated(found: Sequence[Evidence]) -> list[Evidence]:
-    """Evidence on one metric of several rows, the spread of seeds of each made surer by that of the others.
-
-    Few seeds know their spread badly, and Student's t makes them pay for it. Rows scatter by more or less as their
-    values' own intervals are wide, so that the spread in units of these has a prior that the rows tell; values that do
-    not move with the seed neither tell it nor take it.
-    """
-    spreads = [one.spread for one in found if one.spread is not None and one.spread.is_measured]
-    prior, weight = prior_variance(
-        [one.variance / one.unit for one in spreads], [one.freedom for one in spreads], CAUTION
-    )
-    known = sum(one.freedom for one in spreads)
-
-    def moderate(one: Evidence) -> Evidence:
-        if one.spread is None or not one.spread.is_measured:
-            return one
-        share = posterior_variance(one.spread.variance / one.spread.unit, one.spread.freedom, prior, weight)
-        freedom = min(one.spread.freedom + weight, known)
-        spread = replace(one.spread, variance=share * one.spread.unit, freedom=freedom)
-        return replace(one, noises=(spread.noise, *one.noises[1:]), spread=spread)
-
-    return [moderate(one) for one in found]
 
 
 def _from_intervals(baseline: Sequence[Measurement], candidate: Sequence[Measurement]) -> Noise | None:

@@ -53,17 +53,22 @@ class Options:
         return self.tolerances.get(metric, DEFAULT_TOLERANCES.get(metric, Tolerance()))
 
     def asks(self, row: str) -> bool:
-        """Whether a row (``model`` or ``model@variant``) is asked for, by its own name or its model's."""
-        return not self.models or row in self.models or row.split("@")[0] in self.models
+        """Whether a row (``model`` or ``model@variant``) is asked for, by its own name as in ``genbench run``."""
+        return not self.models or row in self.models
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """All findings of a check. new: rows of the candidate that the baseline does not have."""
+    """All findings of a check.
+
+    new: rows of the candidate that the baseline does not have. aside: the baseline's rows that were not asked for,
+    though another row of their model was.
+    """
 
     suite: str
     findings: tuple[Finding, ...]
     new: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:

@@ -17,6 +17,11 @@ class Harm:
     p_better: float
     told: str = ""
 
+    @property
+    def certain(self) -> bool:
+        """Whether nothing is left to chance."""
+        return {self.p_worse, self.p_better} <= {0.0, 1.0}
+
 
 @dataclass(frozen=True)
 class RightValue:
@@ -50,8 +55,7 @@ def right_value(metric: MetricResult) -> RightValue | None:
 def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) -> Harm:
     """How surely the candidate is worse by more than ``margin``, and how surely better, than the baseline's value.
 
-    Of a metric with a right value rather than a direction, worse is further away from it: on either side two tests, so
-    that both p-values are doubled.
+    Of a metric with a right value rather than a direction, worse is further away from it (see `_further`).
 
     Raises:
         ValueError: the metric has neither a direction nor a right value.
@@ -63,7 +67,22 @@ def harm(found: Evidence, metric: MetricResult, baseline: float, margin: float) 
     right = right_value(metric)
     if right is None:
         raise ValueError(f"{metric.name} has neither a direction nor a right value")
-    change = right.distance(baseline + found.value) - right.distance(baseline)
-    sides = 1 if right.one_sided else 2
-    worse, better = found.p_beyond(change - margin), found.p_beyond(-change)
-    return Harm(min(1.0, sides * worse), min(1.0, sides * better), right.text)
+    before, after = baseline - right.value, baseline + found.value - right.value
+    further = _further_beyond if right.one_sided else _further
+    return Harm(further(found, before, after, margin), further(found, after, before, 0.0), right.text)
+
+
+def _further(found: Evidence, near: float, far: float, margin: float) -> float:
+    """p-value of ``far`` being no further from 0 than ``near`` is, by more than a margin, on whichever side.
+
+    Above 0 that is to exceed ``near`` and also -``near``, below 0 to fall short of both: both must be sure, of which
+    one is about the difference and the other about the sum. Either side will do, so that the p-value is doubled.
+    """
+    step, total = far - near, far + near
+    sides = [max(found.p_beyond(sign * step - margin), found.p_sum_beyond(sign * total - margin)) for sign in (1, -1)]
+    return min(1.0, 2 * min(sides))
+
+
+def _further_beyond(found: Evidence, near: float, far: float, margin: float) -> float:
+    """p-value of ``far`` not exceeding ``near``, and 0, by more than a margin."""
+    return max(found.p_beyond(far - near - margin), found.p_alone_beyond(far - margin))

@@ -14,27 +14,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genbench.check.collect import Entry, by_row, one_suite
-from genbench.check.decide import QualityTest, SpeedTest, Waiting, decide
+from genbench.check.decide import QualityTest, SpeedTest, Waiting, decide, with_scatter
 from genbench.check.evidence import (
+    ROUNDING,
     Evidence,
     Identity,
     Measurement,
     evidence,
+    evidence_of_spread,
     first_unlike,
     has_interval,
     measurements,
-    moderated,
+    with_sum,
 )
 from genbench.check.finding import Finding, Options, Verdicts
 from genbench.check.harm import harm, right_value
+from genbench.check.over_rows import moderated_table
 from genbench.check.speed import LEAST_GIVEN, RATE, SPEED_METRICS, contest, given
 from genbench.check.speed import sides as speeds
 from genbench.errors import UsageError, unknown
 from genbench.record import MetricResult
 from genbench.report.names import metric_name
-
-ROUNDING = 1e-5
-"""Share of a value by which float32 arithmetic in another order moves it: another processor, thread count or build."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class _Measured:
     finding: Finding
     evidence: Evidence
     metric: MetricResult
+
+    @property
+    def key(self) -> tuple[str, Identity]:
+        """Row and metric, which no other finding has."""
+        return self.finding.row, (self.finding.metric, self.finding.estimator, self.finding.extractor)
 
 
 _Found = Waiting | _Measured
@@ -82,20 +87,23 @@ def judge(
     before, after = by_row(baseline), by_row(candidate)
     _check_asked(before, options)
     found: list[_Found] = []
+    lacking: list[Finding] = []
     for row, entries in before.items():
         if options.asks(row):
+            lacking += _lacking(row, entries, options)
             found += _judge_row(row, entries, after.get(row), options)
     if all(isinstance(one, Finding) and one.verdict == "not comparable" and not one.metric for one in found):
         raise UsageError(
             "There is nothing to check: no row of the baseline that is asked for has a value of the metrics asked for."
         )
     new = tuple(row for row in after if row not in before and options.asks(row))
-    return Verdicts(suite, tuple(decide([*_tested(found, options), *more], options.alpha)), new)
+    decided = decide([*_tested(found, options), *lacking, *more], options.alpha)
+    return Verdicts(suite, tuple(decided), new, _left_aside(before, options))
 
 
 def _check_asked(before: Mapping[str, Sequence[Entry]], options: Options) -> None:
     for model in options.models:
-        if model not in before and model not in {row.split("@")[0] for row in before}:
+        if model not in before:
             raise unknown("row of the baseline", model, before)
     known = {m.name for entries in before.values() for entry in entries for m in entry.record.metrics if _has(m)}
     for name in (*options.metrics, *(name for name in options.tolerances if name != "benchmarks")):
@@ -105,6 +113,36 @@ def _check_asked(before: Mapping[str, Sequence[Entry]], options: Options) -> Non
 
 def _has(metric: MetricResult) -> bool:
     return metric.status == "ok"
+
+
+def _left_aside(before: Mapping[str, Sequence[Entry]], options: Options) -> tuple[str, ...]:
+    """Rows of the baseline that are not asked for, though another row of their model is."""
+    models = {row.split("@")[0] for row in before if options.asks(row)}
+    return tuple(row for row in before if not options.asks(row) and row.split("@")[0] in models)
+
+
+def _lacking(row: str, baseline: Sequence[Entry], options: Options) -> list[Finding]:
+    """One finding for each metric that is asked for and that the baseline's row does not have.
+
+    Raises:
+        UsageError: the row is asked for as well, and the metric applies to it, or it has none of those asked for.
+    """
+    if all(entry.record.status == "failed" for entry in baseline):
+        return []
+    known = {metric.name for entry in baseline for metric in entry.record.metrics if _has(metric)}
+    found = []
+    for name in (name for name in options.metrics if name not in known):
+        alike = [metric for entry in baseline for metric in entry.record.metrics if metric.name == name]
+        applies = not alike or any(metric.status != "not_applicable" for metric in alike)
+        why = f" ({alike[0].status.replace('_', ' ')})" if alike else ""
+        if row in options.models and (applies or known.isdisjoint(options.metrics)):
+            raise UsageError(
+                f"Row '{row}' of the baseline has no value of '{name}'{why}. Leave the row or the metric out, or check "
+                "them apart."
+            )
+        told = f"the baseline has no value of it{why}"
+        found.append(Finding(row, name, "not comparable", told, by_nature=not applies))
+    return found
 
 
 def _judge_row(
@@ -140,7 +178,7 @@ def _unjudged(row: str, found: Sequence[_Found]) -> list[Finding]:
         told = next((one for one in unlike if not one.by_nature), unlike[0])
         reason = f"nothing of this row can be compared, {told.metric} for one: {told.reason}"
         return [Finding(row, "", "missing", reason)]
-    quality = [one for one in found if metric_name(_finding(one).metric).group != "cost"]
+    quality = [one for one in found if not _is_cost(_finding(one).metric)]
     unlike = [one for one in unlike if one in quality and not one.by_nature]
     judged = [one for one in quality if not _finding(one).by_nature]
     if unlike and len(unlike) == len(judged):
@@ -173,29 +211,39 @@ def _judge_metric(row: str, identity: Identity, sides: _Sides, options: Options)
         return replace(start, verdict="not comparable", reason=unlike)
     if name in SPEED_METRICS:
         return _judge_speed(start, sides, options)
-    found = evidence(sides.baseline, sides.candidate)
+    found = evidence(sides.baseline, sides.candidate) or _evidence_of_seeds(sides)
     if found is None:
         return _judge_without_interval(start, sides, options)
     metric = sides.baseline[0][1]
     start = replace(start, change=found.value, ci95=found.ci95)
-    if metric.higher_is_better is None and right_value(metric) is None:
-        return _without_direction(start)
+    if metric.higher_is_better is None:
+        if right_value(metric) is None:
+            return _without_direction(start)
+        found = with_sum(found, sides.baseline, sides.candidate)
     return _Measured(start, found, metric)
+
+
+def _evidence_of_seeds(sides: _Sides) -> Evidence | None:
+    """By the spread of seeds alone, where the baseline has no interval either; not of costs, which vary with the
+    machine and the hour more than with the seed."""
+    if _is_cost(sides.baseline[0][1].name) or has_interval(sides.baseline):
+        return None
+    return evidence_of_spread(sides.baseline, sides.candidate)
+
+
+def _is_cost(metric: str) -> bool:
+    return metric_name(metric).group == "cost"
 
 
 def _tested(found: Sequence[_Found], options: Options) -> list[Waiting]:
     """Everything in its place, the evidence on each metric moderated over rows and put to the test."""
-    alike: dict[Identity, list[_Measured]] = {}
-    for one in found:
-        if isinstance(one, _Measured):
-            identity = (one.finding.metric, one.finding.estimator, one.finding.extractor)
-            alike.setdefault(identity, []).append(one)
-    tests: dict[int, Waiting] = {}
-    for group in alike.values():
-        for one, surer in zip(group, moderated([one.evidence for one in group])):
-            finding = replace(one.finding, ci95=surer.ci95)
-            tests[id(one)] = _judge_quality(finding, surer, one.metric, options)
-    return [tests[id(one)] if isinstance(one, _Measured) else one for one in found]
+    surer = moderated_table({one.key: one.evidence for one in found if isinstance(one, _Measured)})
+
+    def test(one: _Measured) -> QualityTest:
+        finding = replace(one.finding, ci95=surer[one.key].ci95)
+        return _judge_quality(finding, surer[one.key], one.metric, options)
+
+    return [test(one) if isinstance(one, _Measured) else one for one in found]
 
 
 def _mean(measurements: Sequence[Measurement]) -> float:
@@ -215,16 +263,25 @@ def _other_extractor(identity: Identity, entries: Sequence[Entry]) -> str | None
 
 
 def _why_missing(identity: Identity, entries: Sequence[Entry]) -> str:
-    name, estimator, _ = identity
-    for entry in entries:
-        metric = entry.record.find(name, estimator) or entry.record.find(name)
-        if metric is not None and metric.status != "ok":
-            return f"seed {entry.record.seed}: {metric.status.replace('_', ' ')}: {metric.reason}"
-    with_it = [metric.estimator for metric in entries[0].record.metrics if metric.name == name]
-    return f"the candidate has it by {', '.join(with_it)} only" if with_it else "the candidate does not have it"
+    """Of the first of the candidate's records that lacks a metric; its seed is named where another has it."""
+    name, estimator, extractor = identity
+    lacking = [entry for entry in entries if not measurements([entry], identity)]
+    record = lacking[0].record
+    metric = record.find(name, estimator) or record.find(name)
+    if metric is not None and metric.status != "ok":
+        return f"seed {record.seed}: {metric.status.replace('_', ' ')}: {metric.reason}"
+    who = "the candidate" if len(lacking) == len(entries) else f"the candidate's seed {record.seed}"
+    others = [found for found in record.metrics if found.name == name and _has(found)]
+    if not others:
+        return f"{who} does not have it"
+    extractors = [str(found.extractor) for found in others if found.estimator == estimator]
+    if extractors:
+        return f"{who} has it by extractor {', '.join(extractors)} only, not by {extractor}"
+    return f"{who} has it by {', '.join(found.estimator for found in others)} only, not by {estimator}"
 
 
 def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
+    """A speed that was timed alone on both sides waits for the scatter of all others."""
     entries = [[entry for entry, _ in side] for side in (sides.baseline, sides.candidate)]
     rates = speeds(entries[0], entries[1], start.metric)
     before, after = rates.rates
@@ -236,16 +293,19 @@ def _judge_speed(start: Finding, sides: _Sides, options: Options) -> Waiting:
     start = replace(start, change=_mean(sides.candidate) - value)
     for who, side in zip(("baseline", "candidate"), entries):
         if (share := given(side)) < LEAST_GIVEN:
-            reason = f"the {who} was timed while others held the processor {1 - share:.0%} of the time; time it again"
+            told = f"the {who} was timed while others held the processor {1 - share:.0%} of the time"
+            reason = f"{told}; `genbench run --windows 24` adds windows, on a quiet machine"
             return replace(start, verdict="not comparable", reason=reason)
     tolerance = options.tolerance(start.metric)
     found = contest(rates)
     loss = 1.0 - found.ratio if start.metric == RATE else 1.0 / found.ratio - 1.0
-    return SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text, rates.paces is not None)
+    test = SpeedTest(start, found, loss, tolerance.margin(value) / value, tolerance.text, rates.paces is not None)
+    return with_scatter(test, "time it again in more windows, `genbench run --windows`")
 
 
 def _judge_without_interval(start: Finding, sides: _Sides, options: Options) -> Finding:
-    """A value without an interval is judged by a tolerance that was asked for, and by nothing else.
+    """A value without an interval, of one seed or a cost, is judged by a tolerance that was asked for, and by nothing
+    else.
 
     A candidate that lost the interval that the baseline has is missing it.
     """
@@ -254,14 +314,18 @@ def _judge_without_interval(start: Finding, sides: _Sides, options: Options) -> 
     assert before is not None and after is not None
     change = after - before
     start = replace(start, change=change)
-    if metric.higher_is_better is None:
+    right = right_value(metric) if metric.higher_is_better is None else None
+    if metric.higher_is_better is None and right is None:
         return _without_direction(start)
     if has_interval(sides.baseline):
         return replace(start, verdict="missing", reason="the value has no interval, the baseline's has one")
     if metric.name not in options.tolerances:
         reason = "it has no interval; name a --tolerance to judge it"
         return replace(start, verdict="not comparable", reason=reason, by_nature=True)
-    harm = -change if metric.higher_is_better else change
+    if right is not None:
+        harm = right.distance(after) - right.distance(before)
+    else:
+        harm = -change if metric.higher_is_better else change
     tolerance = options.tolerances[metric.name]
     worse = harm > tolerance.margin(before)
     reason = f"no interval; {'beyond' if worse else 'within'} the tolerance of {tolerance.text}"
@@ -277,7 +341,7 @@ def _judge_quality(start: Finding, found: Evidence, metric: MetricResult, option
     if 0 < abs(found.value) <= ROUNDING * abs(start.baseline):
         return QualityTest(start, 1.0, 1.0, "", f"{told}; no more than rounding", found.exact)
     beyond = f"{told}, beyond the tolerance of {tolerance.text}" if margin else told
-    return QualityTest(start, judged.p_worse, judged.p_better, beyond, told, found.exact)
+    return QualityTest(start, judged.p_worse, judged.p_better, beyond, told, found.exact and judged.certain)
 
 
 def _without_direction(start: Finding) -> Finding:

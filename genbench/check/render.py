@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from genbench.check.benchmarks import METRIC as BENCHMARK
 from genbench.check.finding import Finding, Verdict, Verdicts
-from genbench.report.names import LIKELIHOODS, display, format_seconds, format_value
+from genbench.report.names import LIKELIHOODS, difference_text, display, format_seconds, format_value
 
 ORDER: tuple[Verdict, ...] = ("worse", "missing", "not comparable", "better", "same")
 WORDS: dict[Verdict, str] = {"same": "the same within noise"}
@@ -52,6 +52,13 @@ def shown_value(finding: Finding, value: float | None) -> str:
     return format_seconds(value) if finding.metric == BENCHMARK else format_value(finding.metric, value)
 
 
+def shown_change(finding: Finding, change: float) -> str:
+    """A change with its interval, in the units of the values."""
+    if finding.metric == BENCHMARK:
+        return f"{'+' if change > 0 else ''}{format_seconds(change)}"
+    return " ".join(difference_text(finding.metric, change, finding.ci95)).strip()
+
+
 def values(finding: Finding) -> str:
     """``"2.34 -> 2.61"``, as far as they are known."""
     if finding.baseline is None:
@@ -87,6 +94,8 @@ def markdown(found: Verdicts, *, every: bool = False) -> str:
         lines += [_line(finding) for finding in shown]
     if found.new:
         lines += ["", f"Not in the baseline: {', '.join(map(_cell, found.new))}."]
+    if found.aside:
+        lines += ["", f"Not asked for: {', '.join(map(_cell, found.aside))}."]
     return "\n".join(lines) + "\n"
 
 
@@ -94,8 +103,7 @@ def _line(finding: Finding) -> str:
     before, after = (shown_value(finding, value) for value in (finding.baseline, finding.candidate))
     change = ""
     if finding.change is not None:
-        change = f"{finding.change:+.4g}"
-        change += "" if finding.ci95 is None else f" [{finding.ci95[0]:.4g}, {finding.ci95[1]:.4g}]"
+        change = shown_change(finding, finding.change)
     verdict = f"**{finding.verdict}**" if finding.fails else finding.verdict
     cells = (finding.row, label(finding), before, after, change, finding.reason)
     return "| " + " | ".join((verdict, *map(_cell, cells))) + " |"
@@ -136,7 +144,7 @@ def _xml(text: str) -> str:
 def workflow_commands(found: Verdicts) -> list[str]:
     """Workflow commands of GitHub Actions: an error for each failure, one warning for what cannot be compared."""
     lines = [
-        f"::error title={_escaped(f'{finding.row}: {label(finding)} is {finding.verdict}', True)}::"
+        f"::error title={_escaped(one_line(f'{finding.row}: {label(finding)} is {finding.verdict}'), True)}::"
         f"{_escaped(sentence(finding))}"
         for finding in sorted_findings(found.findings)
         if finding.fails

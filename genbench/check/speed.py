@@ -21,7 +21,7 @@ from scipy import stats
 
 from genbench.check.collect import Entry
 from genbench.check.moderation import posterior_variance, prior_variance
-from genbench.record import REPEATED
+from genbench.record import REPEATED, Record
 
 RATE = "images_per_second"
 SPEED_METRICS = REPEATED
@@ -56,37 +56,18 @@ def sides(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: str) ->
     return Sides((before, after), (slow, fast))
 
 
-@dataclass(frozen=True)
-class Change:
-    """How much faster the candidate is, as a share of the baseline's rate (or time, of a latency), by medians, with the
-    95 % interval of the repetitions, None of a single one; paced: at one pace of the machine."""
-
-    share: float
-    ci95: tuple[float, float] | None
-    paced: bool
-
-
-def change(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: str) -> Change | None:
-    """Of two sides' speeds, by themselves (`p_values` also knows the scatter of other rows); None without windows."""
-    found = sides(baseline, candidate, metric)
-    if not all(len(side) for side in found.rates):
-        return None
-    one = contest(found)
-    sign = 1.0 if metric == RATE else -1.0
-    share = math.expm1(sign * one.log_ratio)
-    if not one.freedom:
-        return Change(share, None, found.paces is not None)
-    half = float(stats.t.ppf(0.975, one.freedom)) * math.sqrt(one.variance * one.weight + one.drift)
-    ends = sorted(math.expm1(sign * (one.log_ratio + side * half)) for side in (-1, 1))
-    return Change(share, (ends[0], ends[1]), found.paces is not None)
-
-
 def given(entries: Sequence[Entry]) -> float:
     """Share of the time for which other processes did not hold the processor: the median of the windows, of the record
     where it is least; 1 where it is not known."""
     timings = [entry.record.timing for entry in entries if entry.record.timing is not None]
     shares = [[window.given for window in timing.windows if window.given is not None] for timing in timings]
     return min((float(np.median(known)) for known in shares if known), default=1.0)
+
+
+def contended(record: Record) -> str:
+    """What is to be said of a speed that says more of the machine than of the model; nothing of another one."""
+    share = given([Entry(record)])
+    return "" if share >= LEAST_GIVEN else f"timed while other processes held the processor {1 - share:.0%} of the time"
 
 
 @dataclass(frozen=True)

@@ -30,23 +30,28 @@ def command() -> None:
 @click.argument("folder", type=click.Path(path_type=Path), metavar="BASELINE")
 @click.option("--reason", required=True, help="Why these records are right; a reviewer reads it.")
 @click.option("--author", help="Who says so; by default the name that git knows.")
-@click.option("--models", default="", help="Only these rows, with commas between them; others stay as they are.")
-def update(source: str, folder: Path, reason: str, author: str | None, models: str) -> int:
+@click.option("--models", help="Exactly these rows, with commas between them; others stay as they are.")
+def update(source: str, folder: Path, reason: str, author: str | None, models: str | None) -> int:
     """Accept a run's records as the baseline, with reason and author; review the change as a diff of baseline.json."""
     from genbench.check.baseline import choose, update_baseline
     from genbench.check.collect import by_row, read_entries
     from genbench.check.render import one_line
+    from genbench.cli.names import listed
+    from genbench.cli.run_verb import slowed
 
-    names = [part.strip() for part in models.split(",") if part.strip()]
+    names = listed("--models", models)
     entries = choose(read_entries(source), names)
     made = update_baseline(folder, entries, reason=reason, author=author or git_author())
-    click.echo(f"Baseline of suite '{made.suite}': {len(made.hashes)} records in {folder}.")
+    click.echo(one_line(f"Baseline of suite '{made.suite}': {len(made.hashes)} records in {folder}."))
     single = [row for row, found in by_row(entries).items() if len(found) == 1 and not found[0].record.control]
     if single:
-        click.echo(
+        told = (
             f"One seed of {', '.join(single)}: how much training varies with its seed is not known, and a check may "
             "call another seed worse. Run the suite with --seed 0,1,2 to have it measured."
         )
+        click.echo(one_line(told))
+    for told in slowed([entry.record for entry in entries]):
+        click.echo(one_line(told))
     for entry in entries:
         for metric in entry.record.metrics:
             if metric.status == "failed":
@@ -61,13 +66,16 @@ def update(source: str, folder: Path, reason: str, author: str | None, models: s
 @click.option("--reason", required=True, help="Why no check need ask for these rows; a reviewer reads it.")
 @click.option("--author", help="Who says so; by default the name that git knows.")
 def drop(folder: Path, models: str, reason: str, author: str | None) -> int:
-    """Take rows out of a baseline: a model that was retired is else missing for ever."""
+    """Take rows (of a model, each variant is one) out of a baseline: what was retired is else missing for ever."""
     from genbench.check.baseline import drop_rows
+    from genbench.check.render import one_line
+    from genbench.cli.names import listed
 
-    names = [part.strip() for part in models.split(",") if part.strip()]
+    names = listed("ROW,ROW,...", models)
     made = drop_rows(folder, names, reason=reason, author=author or git_author())
     gone = ", ".join(made.history[-1].dropped)
-    click.echo(f"Baseline of suite '{made.suite}': {gone} dropped, {len(made.hashes)} records left in {folder}.")
+    told = f"Baseline of suite '{made.suite}': {gone} dropped, {len(made.hashes)} records left in {folder}."
+    click.echo(one_line(told))
     return 0
 
 

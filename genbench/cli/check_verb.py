@@ -24,14 +24,10 @@ Examples:
 """
 
 
-def _names(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
-
-
 @click.command("check", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("candidate", metavar="RUN_OR_RECORDS")
 @click.option("--baseline", required=True, help="A record, a folder of records, or leaderboard:SUITE.")
-@click.option("--models", help="Only these rows, with commas between them.")
+@click.option("--models", help="Exactly these rows, with commas between them: names, model@variant.")
 @click.option("--metrics", help="Only these metrics, with commas between them.")
 @click.option(
     "--alpha", default=0.01, show_default=True, help="Chance of any false alarm among all tests; speeds: again."
@@ -66,16 +62,26 @@ def command(
     counts as noise is said by paired per-image scores, the values' intervals, or the spread over seeds.
     """
     from genbench.check.baseline import baseline_entries
-    from genbench.check.collect import read_entries
+    from genbench.check.collect import earlier_rows, read_entries
     from genbench.check.finding import Options
     from genbench.check.judge import judge
+    from genbench.check.render import one_line
     from genbench.check.tolerance import parse_tolerances
+    from genbench.cli.names import listed
 
-    options = Options(alpha, parse_tolerances(tolerance), _names(models), _names(metrics))
+    options = Options(alpha, parse_tolerances(tolerance), listed("--models", models), listed("--metrics", metrics))
     more = _benchmarks(benchmarks, benchmarks_baseline, options)
     found = judge(read_entries(candidate), baseline_entries(baseline), options, more)
     _write(found, junit, markdown_file, github, every)
     _print(found, every)
+    missing = {one.row for one in found.findings if one.verdict == "missing" and not one.metric}
+    if old := sorted(missing & earlier_rows(candidate)):
+        told = (
+            f"Records of {', '.join(old)} are in {candidate}, but of an earlier run than the last, which was not asked "
+            "for them. Run the whole suite there again (what is done is not done again), or name the rows to check: "
+            "--models."
+        )
+        click.echo(one_line(told))
     return int(found.failed)
 
 
@@ -119,4 +125,6 @@ def _print(found: Verdicts, every: bool) -> None:
         screen.print(Text(f"- {render.sentence(finding)}", style=styles.get(finding.verdict, "")), soft_wrap=True)
     if found.new:
         screen.print(Text(render.one_line(f"Not in the baseline: {', '.join(found.new)}")), soft_wrap=True)
+    if found.aside:
+        screen.print(Text(render.one_line(f"Not asked for: {', '.join(found.aside)}")), soft_wrap=True)
     screen.print(Text(render.summary(found), style="red" if found.failed else "green"))

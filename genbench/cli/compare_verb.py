@@ -40,11 +40,12 @@ def command(a: Path, b: Path, metrics: str | None, json_file: Path | None, toler
     from both standard errors. What was measured in unlike ways is refused, with the first difference.
     """
     from genbench.cli.console import console
+    from genbench.cli.names import listed
     from genbench.evaluation.compare import compare, load_measured
     from genbench.files import write_json
     from genbench.metrics.scoring import metric_name
 
-    names = None if metrics is None else [metric_name(part.strip()) for part in metrics.split(",") if part.strip()]
+    names = None if metrics is None else [metric_name(name) for name in listed("--metrics", metrics)]
     found = compare(load_measured(a), load_measured(b), names, tolerance_free=tolerance_free)
     if json_file is not None:
         write_json(json_file, found.as_dict())

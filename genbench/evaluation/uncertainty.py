@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from genbench.metrics.statistics import Z95
@@ -40,23 +41,29 @@ class Difference:
     paired_n: int | None = None
 
 
+def are_equal(values: np.ndarray, share: float = 1e-9) -> bool:
+    """Whether (N,) values differ by no more than a share of theirs; that of float64 arithmetic in another order."""
+    return bool(np.ptp(values) <= share * np.abs(values).max())
+
+
 def half_widths(
-    value: float, ci95: tuple[float, float] | None, interval: str | None, standard_error: object = None
+    value: float, ci95: tuple[float, float] | None, interval: object, standard_error: object = None
 ) -> HalfWidths | None:
-    """Half widths from the standard error where there is one, else from the interval; None without either.
+    """Half widths from the standard error where there is one, else from the interval; None without either, and of ones
+    that are too large to reckon with. interval: its method, as text.
 
     A Wilson interval is skew by nature and taken as it is. Of any other one the longer side is taken for both: the
     shorter one was cut at a bound (0 of FID, 1 of recall).
     """
     if _is_number(standard_error):
-        half = Z95 * float(standard_error)  # type: ignore[arg-type]
-        return HalfWidths(half, half)
-    if ci95 is None:
+        below = above = Z95 * float(standard_error)  # type: ignore[arg-type]
+    elif ci95 is None:
         return None
-    below, above = max(value - ci95[0], 0.0), max(ci95[1] - value, 0.0)
-    if (interval or "").startswith("Wilson"):
-        return HalfWidths(below, above)
-    return HalfWidths(max(below, above), max(below, above))
+    else:
+        below, above = max(value - ci95[0], 0.0), max(ci95[1] - value, 0.0)
+        if not (isinstance(interval, str) and interval.startswith("Wilson")):
+            below = above = max(below, above)
+    return HalfWidths(below, above) if math.isfinite(below * below + above * above) else None
 
 
 def metric_half_widths(metric: MetricResult) -> HalfWidths | None:
@@ -66,7 +73,8 @@ def metric_half_widths(metric: MetricResult) -> HalfWidths | None:
     found = half_widths(
         metric.value, metric.ci95, metric.provenance.get("interval"), metric.provenance.get("standard_error")
     )
-    return HalfWidths(0.0, 0.0) if found is None and metric.kind == "exact" else found
+    is_exact = metric.kind == "exact" and metric.ci95 is None
+    return HalfWidths(0.0, 0.0) if found is None and is_exact else found
 
 
 def shared_error(metric: MetricResult) -> float:

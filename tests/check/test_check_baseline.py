@@ -123,19 +123,56 @@ def test_changed_scores_are_refused(gate):
         baseline_entries(gate)
 
 
-@pytest.mark.parametrize("how", ["value", "row"])
-def test_a_table_that_is_not_that_of_the_records_is_refused(gate, how):
+def rewritten(gate, change):
+    """The path of the manifest, after a change of what it holds."""
     path = gate / "baseline.json"
     value = json.loads(path.read_text())
-    if how == "value":
-        value["values"]["vae-s0"]["fid"] = 9.0
-    else:
-        del value["values"]["vae-s0"]
+    change(value)
     path.write_text(json.dumps(value))
+    return path
+
+
+def test_a_table_that_is_not_that_of_the_records_is_refused(gate):
+    path = rewritten(gate, lambda value: value["values"]["vae-s0"].update(fid=9.0))
     for source in (gate, path, gate / "records", gate / "records" / "vae-s0.json"):
         with pytest.raises(DataError, match=r"baseline\.json does not hold the values that vae-s0\.json has"):
             baseline_entries(source)
     assert [one.record.row for one in baseline_entries(gate / "records" / "ddpm-s0.json")] == ["ddpm"]
+
+
+def test_a_row_does_not_vanish_from_one_table_alone(gate):
+    path = rewritten(gate, lambda value: value["values"].pop("vae-s0"))
+    for source in (gate, path, gate / "records" / "ddpm-s0.json"):
+        with pytest.raises(DataError, match=r"baseline\.json: it has a hash but no values of vae-s0\. .*baseline drop"):
+            baseline_entries(source)
+
+
+def test_a_row_does_not_vanish_with_its_record_and_hash(gate, tmp_path):
+    (gate / "records" / "vae-s0.json").unlink()
+    rewritten(gate, lambda value: value["hashes"].pop("vae-s0.json"))
+    for read in (baseline_entries, read_baseline, lambda folder: drop_rows(folder, ["ddpm"], reason="x", author="y")):
+        with pytest.raises(DataError, match=r"baseline\.json: it has values but no hash of vae-s0\. .*baseline drop"):
+            read(gate)
+
+
+def test_the_manifest_is_found_from_inside_the_baseline_and_through_links(gate, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(gate / "records")
+    rewritten(gate, lambda value: value["values"]["vae-s0"].update(fid=9.0))
+    inside = {gate: ["records", "records/vae-s0.json", "baseline.json"], gate / "records": [".", "vae-s0.json", ".."]}
+    for folder, names in (*inside.items(), (tmp_path, ["link", "link/vae-s0.json"])):
+        monkeypatch.chdir(folder)
+        for name in names:
+            with pytest.raises(DataError, match="does not hold the values that"):
+                baseline_entries(name)
+
+
+def test_records_that_are_a_link_belong_to_the_manifest_beside_it(gate, tmp_path):
+    (gate / "records").rename(tmp_path / "elsewhere")
+    (gate / "records").symlink_to(tmp_path / "elsewhere")
+    rewritten(gate, lambda value: value["values"]["vae-s0"].update(fid=9.0))
+    for source in (gate / "records", gate / "records" / "vae-s0.json"):
+        with pytest.raises(DataError, match="does not hold the values that"):
+            baseline_entries(source)
 
 
 def test_records_named_inside_a_baseline_are_verified(gate):
@@ -260,12 +297,12 @@ def test_what_makes_no_baseline_is_refused(gate, tmp_path):
         update_baseline(tmp_path / "first", entries, reason="x", author="y")
 
 
-def test_rows_are_chosen_by_name_or_model():
-    entries = [entry(row, []) for row in ("a", "a@fast", "b")]
+def test_rows_are_chosen_by_their_own_names():
+    entries = [entry(row, []) for row in ("a", "a@fast", "b", "c@slow")]
     assert choose(entries, []) == entries
-    assert [one.record.row for one in choose(entries, ["a"])] == ["a", "a@fast"]
+    assert [one.record.row for one in choose(entries, ["a"])] == ["a"]
     assert [one.record.row for one in choose(entries, ["a@fast", "b"])] == ["a@fast", "b"]
-    with pytest.raises(UsageError, match="Unknown row 'c'"):
+    with pytest.raises(UsageError, match=r"Unknown row 'c'\. Known: a, a@fast, b, c@slow"):
         choose(entries, ["c"])
 
 
@@ -284,13 +321,14 @@ def test_a_dropped_row_is_gone_with_its_scores_and_the_history_says_why(gate, tm
     assert [one.record.row for one in baseline_entries(gate)] == ["ddpm"]
 
 
-def test_a_row_goes_by_its_own_name_and_all_variants_by_their_models(tmp_path):
+def test_a_row_goes_by_its_own_name_and_its_variants_by_theirs(tmp_path):
     folder = tmp_path / "gate"
     rows = ("ddpm", "ddpm@ddim20", "vae")
     update_baseline(folder, run(tmp_path / "run", rows=rows), reason="first", author="Ada")
     assert drop_rows(folder, ["ddpm@ddim20"], reason="x", author="Ada").history[-1].dropped == ["ddpm@ddim20"]
     update_baseline(folder, run(tmp_path / "run", rows=rows), reason="back", author="Ada")
-    assert drop_rows(folder, ["ddpm"], reason="x", author="Ada").history[-1].dropped == ["ddpm", "ddpm@ddim20"]
+    assert drop_rows(folder, ["ddpm"], reason="x", author="Ada").history[-1].dropped == ["ddpm"]
+    assert set(read_baseline(folder).values) == {"ddpm@ddim20-s0", "vae-s0"}
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,41 @@ def test_nothing_there_is_named(tmp_path):
             read_benchmarks(source)
 
 
-def test_one_round_is_no_test(tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_round_is_not_comparable(tmp_path, count):
     paths = [stored(tmp_path / f"{value}.json", a_test=value) for value in (1.0, 2.0)]
-    for path in paths:
+    for path in paths[:count]:
         value = json.loads(path.read_text())
         value["benchmarks"][0]["stats"] |= {"rounds": 1, "iqr": 0.0}
         path.write_text(json.dumps(value))
-    assert verdicts(paths[1], paths[0])["a_test"].verdict == "same"
+    found = verdicts(paths[1], paths[0])["a_test"]
+    assert (found.verdict, found.by_nature) == ("not comparable", False)
+    assert found.reason == "one repetition is no measure of its scatter; time it again in more rounds"
+
+
+@pytest.mark.parametrize("processor", ["", "x86_64", "arm", None])
+def test_machines_whose_processor_is_not_known_are_no_class(tmp_path, processor):
+    unknown = {"system": "Linux", "machine": "x86_64", "processor": processor, "cpu": {}}
+    known = stored(tmp_path / "known.json", a_test=1.0)
+    left, right = (stored(tmp_path / f"{value}.json", machine=unknown, a_test=value) for value in (1.0, 2.0))
+    for old, new in ((left, right), (known, right), (left, known)):
+        found = verdicts(new, old)["a_test"]
+        assert (found.verdict, found.by_nature) == ("not comparable", False)
+        assert "one whose processor is not known" in found.reason
+
+
+def test_a_processor_may_be_told_by_the_system(tmp_path):
+    windows = {"system": "Windows", "machine": "AMD64", "processor": "Intel64 Family 6 Model 142, GenuineIntel"}
+    old, new = (stored(tmp_path / f"{value}.json", machine=windows, a_test=value) for value in (1.0, 2.0))
+    assert verdicts(new, old)["a_test"].verdict == "worse"
+
+
+def test_a_set_without_a_benchmark_is_refused(tmp_path):
+    for source in (stored(tmp_path / "one.json"), tmp_path):
+        with pytest.raises(UsageError, match=r"without any benchmark\. Make one with `pytest --benchmark-json FILE`"):
+            read_benchmarks(source)
+    (tmp_path / "bare.json").write_text('{"machine_info": {}, "benchmarks": []}')
+    with pytest.raises(UsageError, match="without any benchmark"):
+        read_benchmarks(tmp_path / "bare.json")
+    stored(tmp_path / "two.json", a_test=1.0)
+    assert list(read_benchmarks(tmp_path)) == ["a_test"]

@@ -68,6 +68,48 @@ def test_a_missing_row_is_1(gate, tmp_path, capsys):
     assert genbench(capsys, "check", second, "--baseline", gate, "--models", "vae")[0] == 0
 
 
+def test_a_record_of_an_earlier_run_is_named_where_its_row_is_missing(gate, tmp_path, capsys):
+    second = run(tmp_path / "second")
+    (second / "run.json").write_text('{"rows": ["vae-s0"]}')
+    status, out, _ = genbench(capsys, "check", second, "--baseline", gate)
+    assert status == 1
+    assert f"Records of ddpm are in {second}, but of an earlier run than the last" in " ".join(out.split())
+    assert "earlier run" not in genbench(capsys, "check", second, "--baseline", gate, "--models", "vae")[1]
+
+
+def test_speeds_of_a_busy_machine_are_told_when_they_are_accepted(tmp_path, capsys):
+    timing = timed([100.0, 101.0])
+    busy = timing.model_copy(update={"windows": [w.model_copy(update={"given": 0.1}) for w in timing.windows]})
+    speed = metric("images_per_second", 100.0, 1.0)
+    folder = write(tmp_path / "busy", *(entry(row, [speed], timing=busy) for row in ("vae", "ddpm")))
+    _, out, _ = genbench(capsys, "baseline", "update", folder, tmp_path / "gate", "--reason", "x")
+    told = "timed while other processes held the processor 90% of the time"
+    assert f"Speeds of ddpm and 1 more rows cannot be compared: {told}. On a quiet machine" in " ".join(out.split())
+
+
+def test_a_row_is_checked_without_the_variants_of_its_model(tmp_path, capsys):
+    both, table = run(tmp_path / "both", rows=["vae", "vae@fast"]), tmp_path / "check.md"
+    arguments = ["check", run(tmp_path / "base", rows=["vae"]), "--baseline", both, "--models"]
+    status, out, _ = genbench(capsys, *arguments, "vae", "--markdown", table)
+    assert status == 0
+    assert "Not asked for: vae@fast" in out.splitlines()
+    assert "Not asked for: vae@fast." in table.read_text().splitlines()
+    assert genbench(capsys, *arguments, "vae,vae@fast")[0] == 1
+    assert "Not asked for" not in genbench(capsys, "check", both, "--baseline", both)[1]
+
+
+def test_a_row_without_the_metric_asked_for_is_told(tmp_path, capsys):
+    made = {"a": [metric("fid", 1.0, 0.1), metric("kid", 1.0, 0.1)], "b": [metric("fid", 1.0, 0.1)]}
+    folder = write(tmp_path / "run", *(entry(row, metrics) for row, metrics in made.items()))
+    arguments = ["check", folder, "--baseline", folder, "--metrics"]
+    status, _, error = genbench(capsys, *arguments, "kid", "--models", "a,b")
+    assert status == 2
+    assert "Row 'b' of the baseline has no value of 'kid'." in error
+    status, out, _ = genbench(capsys, *arguments, "kid")
+    assert status == 0
+    assert "- b: KID (digits-cnn) is not comparable: the baseline has no value of it" in out or "- b: KID is not" in out
+
+
 def test_filters_tolerance_and_alpha_reach_the_judge(gate, tmp_path, capsys):
     second = run(tmp_path / "second", 0.5)
     arguments = ["check", second, "--baseline", gate]
@@ -109,7 +151,8 @@ def test_benchmarks_are_in_the_same_gate(gate, tmp_path, capsys):
     files = {}
     for name, median in (("old", 1.0), ("new", 1.5)):
         stats = {"median": median, "iqr": 0.01, "rounds": 50}
-        value = {"machine_info": {"system": "Linux"}, "benchmarks": [{"fullname": "test_it", "stats": stats}]}
+        machine = {"system": "Linux", "cpu": {"brand_raw": "Example CPU"}}
+        value = {"machine_info": machine, "benchmarks": [{"fullname": "test_it", "stats": stats}]}
         files[name] = tmp_path / f"{name}.json"
         files[name].write_text(json.dumps(value))
     arguments = ["check", tmp_path / "first", "--baseline", gate, "--benchmarks"]
@@ -119,6 +162,10 @@ def test_benchmarks_are_in_the_same_gate(gate, tmp_path, capsys):
     assert genbench(capsys, *arguments, files["new"], "--benchmarks-baseline", files["new"])[0] == 0
     status, _, error = genbench(capsys, *arguments, files["new"])
     assert (status, "belong together" in error) == (2, True)
+    files["old"].write_text('{"machine_info": {}, "benchmarks": []}')
+    for new, old in (("new", "old"), ("old", "new"), ("old", "old")):
+        status, _, error = genbench(capsys, *arguments, files[new], "--benchmarks-baseline", files[old])
+        assert (status, "without any benchmark" in error) == (2, True)
 
 
 def test_bad_input_is_2_and_says_what(gate, tmp_path, capsys):

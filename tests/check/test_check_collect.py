@@ -56,6 +56,12 @@ def test_scores_that_are_no_numbers_are_refused(run):
         read_entries(run)
 
 
+def test_what_an_interrupted_writing_left_behind_is_no_record(run):
+    shutil.copy(run / "records" / "vae-s0.json", run / "records" / ".vae-s0-5j_ysw7w.json")
+    (run / "records" / ".vae-s1-9vkq_68w.json").touch()
+    assert [one.record.file_stem for one in read_entries(run)] == ["vae-s0", "vae-s1"]
+
+
 def test_a_folder_of_plain_records_skips_the_files_that_are_none(run, tmp_path):
     flat = tmp_path / "flat"
     shutil.copytree(run / "records", flat)

@@ -9,7 +9,8 @@ import pytest
 from check_fixture import entry, exact, metric, scored
 from scipy import stats
 
-from genbench.check.evidence import Evidence, Noise, evidence, holm, moderated
+from genbench.check.evidence import Evidence, Noise, evidence, holm
+from genbench.check.over_rows import moderated, moderated_table
 
 GUIDE = Path(__file__).parents[2] / "docs" / "regression-checks.md"
 
@@ -159,12 +160,20 @@ def test_the_guide_says_what_few_seeds_cost(before, after, one_row, all_rows, mo
     ]
     for tests, figure, rows in ((13, one_row, []), (200, all_rows, []), (200, moderate, [*others[:7], *others[8:]])):
         for factor, caught in ((0.96, False), (1.04, True)):
-            found = moderated([seeds_of(before, after, 1.0, factor * figure), *rows])[0]
+            table = {(str(k), 0): one for k, one in enumerate([seeds_of(before, after, 1.0, factor * figure), *rows])}
+            found = moderated_table(table)["0", 0]
             assert (tests * found.p_above(0.0) <= 0.01) == caught
 
 
 def test_the_guides_figures_are_found():
     assert len(price_of_few_seeds()) == 5
+
+
+def test_values_that_differ_by_rounding_alone_have_no_spread():
+    found = evidence(side(0.5, 0.5 * (1 + 1e-7), 0.5), side(0.5, 0.5, 0.5 * (1 - 1e-7)))
+    assert found.spread.variance == 0.0 and not found.spread.is_measured
+    seen = [evidence(side(1.0, 1.1, 1.2), side(1.0, 1.3, 1.4)) for _ in range(3)]
+    assert moderated([*seen, found])[:3] == moderated(seen)
 
 
 def test_a_small_spread_of_few_seeds_does_not_undercut_the_intervals():

@@ -110,8 +110,11 @@ def test_a_right_value_is_missed_on_either_side(before, after, verdict):
 
 
 def test_a_right_value_is_tested_on_two_sides():
-    two_sided = one_metric(metric("ssim_pairwise", 0.2, 0.01, **RIGHT), metric("ssim_pairwise", 0.22, 0.01, **RIGHT))
-    one_sided = one_metric(metric("fid", 0.2, 0.01), metric("fid", 0.22, 0.01))
+    sides = [
+        [entry("vae", [metric(name, value, 0.01, **more)], seed) for seed, value in enumerate((0.2, 0.22))]
+        for name, more in (("ssim_pairwise", RIGHT), ("fid", {}))
+    ]
+    two_sided, one_sided = (judge([after], [before]).findings[0] for before, after in sides)
     assert two_sided.p == pytest.approx(2 * one_sided.p)
 
 
@@ -217,7 +220,7 @@ def test_models_and_metrics_choose():
     before = [entry(row, rows) for row in ("a", "a@fast", "b")]
     after = [entry(row, rows) for row in ("a", "a@fast", "b", "new")]
     assert set(verdicts(after, before)) == {(row, name) for row in ("a", "a@fast", "b") for name in ("fid", "kid")}
-    assert set(verdicts(after, before, models=["a"], metrics=["kid"])) == {("a", "kid"), ("a@fast", "kid")}
+    assert set(verdicts(after, before, models=["a"], metrics=["kid"])) == {("a", "kid")}
     assert set(verdicts(after, before, models=["a@fast"])) == {("a@fast", "fid"), ("a@fast", "kid")}
     assert judge(after, before).new == ("new",)
     assert judge(after, before, Options(models=["b"])).new == ()
@@ -248,8 +251,6 @@ def test_empty_sets_unlike_suites_and_bad_alpha_are_refused():
     failed = [entry("a", [], status="failed", reason="x")]
     with pytest.raises(UsageError, match="nothing to check"):
         judge(one, failed)
-    with pytest.raises(UsageError, match="nothing to check"):
-        judge([*one, *failed], [*one, entry("b", [metric("kid", 1.0, 0.1)])], Options(models=["a"], metrics=["kid"]))
 
 
 def test_paired_scores_see_what_intervals_do_not():

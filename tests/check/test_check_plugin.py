@@ -73,6 +73,10 @@ def test_unknown_row(genbench_check):
     genbench_check("noise", suite="tiny.toml")
 
 
+def test_unknown_metric(genbench_check):
+    genbench_check("coin.py:Coin", suite="tiny.toml", metrics=["paramters"])
+
+
 def test_no_file(genbench_check):
     genbench_check("coyn.py:Coin", suite="tiny.toml")
 
@@ -123,11 +127,14 @@ def test_each_test_passes_or_fails_with_its_reason(project):
         "own_baseline": "FAILED",
         "metrics": "PASSED",
         "unknown_row": "FAILED",
+        "unknown_metric": "FAILED",
         "no_file": "FAILED",
         "no_names": "FAILED",
     }
     assert "genbench_check: nowhere: no such file or folder" in outcomes["own_baseline"][1]
-    assert "Unknown row of the baseline 'noise'" in outcomes["unknown_row"][1]
+    assert "Unknown row of gate 'noise'" in outcomes["unknown_row"][1]
+    assert "Accept its record with `genbench baseline update`" in out and "During handling" not in out
+    assert "Unknown metric of gate 'paramters'. Did you mean 'parameters'" in out
     assert "No such model file: coyn.py" in outcomes["no_file"][1]
     assert "name at least one row" in outcomes["no_names"][1]
     assert "Traceback" not in out
@@ -155,7 +162,7 @@ def test_what_a_passing_test_did_not_judge_is_a_warning(project):
     path.write_text(json.dumps(value))
     status, out = pytest_in(project, "-k", "as_good", "--genbench-baseline", "unlike")
     assert status == 0, out
-    assert "1 passed, 5 deselected" in out
+    assert "1 passed, 6 deselected" in out
     assert "genbench_check: coin: Bits/dim (exact) is not comparable" in out and "version: 99 against" in out
 
 
@@ -172,6 +179,37 @@ def test_a_worse_model_fails_with_the_sentences_and_the_ini_names_the_baseline(p
     assert "genbench check, REGRESSION: " in out
     assert "coin: Bits/dim (exact) is worse: 4.087 -> " in out
     assert "is the same" not in out
+
+
+VARIANTS = """
+def test_base(genbench_check):
+    found = genbench_check("coin.py:Coin", suite="tiny.toml", metrics=["bits_per_dim", "parameters"])
+    assert {one.row for one in found.findings} == {"coin"}
+
+
+def test_variant(genbench_check):
+    found = genbench_check("coin.py:Coin@slow", suite="tiny.toml", metrics=["bits_per_dim", "parameters"])
+    assert {one.row for one in found.findings} == {"coin@slow"}
+
+
+def test_both(genbench_check):
+    found = genbench_check("coin.py:Coin", "coin.py:Coin@slow", suite="tiny.toml", metrics=["parameters"])
+    assert {one.row for one in found.findings} == {"coin", "coin@slow"}
+"""
+
+
+def test_the_rows_that_are_named_are_judged_without_the_models_other_ones(tmp_path):
+    told = "class Coin(GenerativeModel):\n"
+    (tmp_path / "coin.py").write_text(MODEL.replace(told, f"{told}    sampler_options = frozenset({{'steps'}})\n"))
+    (tmp_path / "coin.toml").write_text("[default.variants.slow]\nsteps = 2\n")
+    (tmp_path / "test_it.py").write_text(VARIANTS)
+    (tmp_path / "tiny.toml").write_text(SUITE)
+    coin = f"{tmp_path}/coin.py:Coin"
+    run_suite(RunOptions(str(tmp_path / "tiny.toml"), tmp_path / "run", (coin, f"{coin}@slow")))
+    update_baseline(tmp_path / "gate", read_entries(tmp_path / "run"), reason="first", author="Ada")
+    status, out = pytest_in(tmp_path, "--genbench-baseline", "gate")
+    assert status == 0, out
+    assert "3 passed" in out
 
 
 def test_without_a_baseline_it_is_the_suites_leaderboard(project):

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_what_needs_a_reader_comes_first():
 def test_markdown_is_a_table_with_failures_in_bold():
     lines = render.markdown(ALL).splitlines()
     assert lines[0] == f"### genbench check, suite digits: {render.summary(ALL)}"
-    assert lines[4].startswith("| **worse** | vae | FID (digits-cnn) | 2.34 | 2.61 | +0.27 \\[0.1, 0.44\\] |")
+    assert lines[4].startswith("| **worse** | vae | FID (digits-cnn) | 2.34 | 2.61 | +0.27 \\[0.10, 0.44\\] |")
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[2:8]} == {8}
     assert lines[-1] == "Not in the baseline: mine."
     assert "kid" not in render.markdown(ALL).lower()
@@ -126,3 +127,20 @@ def test_text_of_a_record_stays_text_in_github_commands(hostile):
     assert "\n" not in lines[0] and "%250A" in lines[0]
     title = lines[0].removeprefix("::error title=").split("::")[0]
     assert ":" not in title and "," not in title
+    assert "##[" not in lines[0] and "\x1b" not in lines[0]
+
+
+@pytest.mark.parametrize("mark", ["\x1b[31m", "\u202e", "\u2028", "\u2029", "\x85", "\x00", "\t", "##[error]"])
+def test_a_name_brings_no_mark_into_any_part_of_a_command(mark):
+    finding = Finding(f"vae{mark}x", f"fid{mark}", "worse", f"a{mark}b", "plug-in", f"cnn{mark}", 1.0, 2.0)
+    unlike = Finding(f"vae{mark}x", f"fid{mark}", "not comparable", f"a{mark}b")
+    for line in render.workflow_commands(verdicts(finding, unlike)):
+        assert mark not in line and line.isprintable() and len(line.splitlines()) == 1
+
+
+def test_a_change_has_the_unit_of_its_values():
+    slower = Finding("vae", "latency_seconds", "worse", "", baseline=0.0191, candidate=0.0242, change=0.0051)
+    assert render.shown_change(slower, 0.0051) == "+5.10 ms"
+    assert render.shown_change(replace(slower, metric=METRIC), 0.0051) == "+5.10 ms"
+    assert render.shown_change(replace(slower, metric=METRIC), -2.0) == "−2.00 s"
+    assert render.shown_change(replace(slower, metric="peak_memory_bytes"), 3 * 2.0**20) == "+3.00 MiB"
