@@ -238,7 +238,7 @@ def _no_number(name: str) -> None:
 def _migrated(path: Path, value: Any) -> dict[str, Any]:
     """A record of any released schema as one of this schema."""
     version = value.get("schema_version") if isinstance(value, dict) else None
-    if not isinstance(version, int) or version < 1 or version > SCHEMA_VERSION:
+    if type(version) is not int or version < 1 or version > SCHEMA_VERSION:
         mend = (
             "A newer genbench wrote it: update genbench, or make the record again with this one."
             if isinstance(version, int) and version > SCHEMA_VERSION

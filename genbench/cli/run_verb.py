@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from genbench.cli.console import console
+from genbench.cli.names import listed
 from genbench.errors import UsageError
 from genbench.suite import LEAST_WINDOWS
+
+if TYPE_CHECKING:
+    from genbench.record import Record
 
 EXAMPLES = """
 \b
@@ -24,10 +30,8 @@ Examples:
 
 @click.command("run", epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--suite", required=True, metavar="NAME|FILE.toml", help="Packaged suite, or a suite file of your own.")
-@click.option(
-    "--models", default="", metavar="A,B,...", help="Exactly these rows: names, model@variant, FILE.py:Class."
-)
-@click.option("--seed", "seeds", default="", metavar="N,N,...", help="One or several seeds in place of the suite's.")
+@click.option("--models", metavar="A,B,...", help="Exactly these rows: names, model@variant, FILE.py:Class.")
+@click.option("--seed", "seeds", metavar="N,N,...", help="One or several seeds in place of the suite's.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/SUITE]")
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where data sets lie (or GENBENCH_DATA_ROOT).")
@@ -49,8 +53,8 @@ Examples:
 )
 def command(
     suite: str,
-    models: str,
-    seeds: str,
+    models: str | None,
+    seeds: str | None,
     device: str,
     out: Path | None,
     data_root: Path | None,
@@ -71,7 +75,7 @@ def command(
         RunOptions(
             suite=suite,
             out=out,
-            models=tuple(name.strip() for name in models.split(",") if name.strip()),
+            models=tuple(listed("--models", models)),
             seeds=parse_seeds(seeds),
             device=device,
             data_root=data_root,
@@ -84,20 +88,37 @@ def command(
     )
     console().print(terminal_table(result.records))
     print_ending(result.stage_seconds, result.broken)
+    for told in slowed(result.records):
+        click.echo(told)
     click.echo(f"Report: {result.report}")
     return 0 if result.ok else 1
 
 
-def parse_seeds(text: str) -> tuple[int, ...]:
-    """``"0,1,2"`` as numbers.
+def parse_seeds(text: str | None) -> tuple[int, ...]:
+    """``"0,1,2"`` as numbers; none of None.
 
     Raises:
         UsageError: anything but different whole numbers from 0 up.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = listed("--seed", text)
     if not all(part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
         raise UsageError(f"--seed: got '{text}', expected different whole numbers from 0 up, as in 0,1,2.")
     return tuple(map(int, parts))
+
+
+def slowed(records: Sequence[Record]) -> list[str]:
+    """A line on the models whose speed says more of the machine than of the model; none where there is no such row."""
+    from genbench.check.speed import contended
+
+    found = {record.row: told for record in records if not record.control and (told := contended(record))}
+    if not found:
+        return []
+    row, told = next(iter(found.items()))
+    also = f" and {len(found) - 1} more rows" if len(found) > 1 else ""
+    return [
+        f"Speeds of {row}{also} cannot be compared: {told}. On a quiet machine the same command with --windows 24 adds "
+        "windows to those that are there."
+    ]
 
 
 def print_ending(seconds: dict[str, float], broken: list[str]) -> None:

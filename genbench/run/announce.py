@@ -14,13 +14,13 @@ from genbench.features import extractor_status, load_extractor
 from genbench.suite import Row, Suite
 
 
-def announce(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path) -> None:
-    """Say what is about to run, and what it takes."""
+def announce(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path, dataset: str | None) -> None:
+    """Say what is about to run, and what it takes; with another ``dataset`` than the suite's that is not known."""
     print(
         f"genbench {__version__}: suite '{suite.name}', {len(rows)} rows, device {device}, folder {root}",
         file=sys.stderr,
     )
-    if suite.requirements and device.type == "cpu":
+    if suite.requirements and device.type == "cpu" and dataset is None:
         print(f"No GPU is used. {suite.requirements}", file=sys.stderr)
 
 

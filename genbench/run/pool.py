@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+from genbench.errors import GenbenchError
 from genbench.run.task import JobResult
 from genbench.run.worker import Job, worker_main
 
@@ -39,7 +40,9 @@ class _Running:
 
 def context(preload: Sequence[str], threads: int) -> Any:
     """A fork server that has the heavy modules imported (spawn where there is none); ``threads`` for each process."""
-    for variable, value in {"OMP_WAIT_POLICY": "PASSIVE", **{name: str(threads) for name in THREAD_VARIABLES}}.items():
+    usual = {"OMP_WAIT_POLICY": "PASSIVE", **{name: str(threads) for name in THREAD_VARIABLES}}
+    # The fork server would look for modules in the working folder first, where one of the name genbench may lie.
+    for variable, value in {**usual, "PYTHONSAFEPATH": "1"}.items():
         os.environ.setdefault(variable, value)
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -93,7 +96,13 @@ class Pool:
     def _start(self, job: Job) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=worker_main, args=(job, theirs), daemon=True)
-        process.start()
+        try:
+            process.start()
+        except (EOFError, ConnectionError) as error:
+            raise GenbenchError(
+                "The process that starts all workers ended by itself; its own words stand above. Nothing is lost: mend "
+                "that, and the same command goes on."
+            ) from error
         theirs.close()
         self._running.append(_Running(job, process, ours))
 

@@ -20,7 +20,7 @@ from genbench import __version__, registry
 from genbench.data import load_dataset
 from genbench.data.base import Splits
 from genbench.data.cache import open_splits, store_splits
-from genbench.environment import resolve_device
+from genbench.environment import commit, resolve_device
 from genbench.errors import DataError, GenbenchError, UsageError
 from genbench.files import write_json, write_text
 from genbench.metrics import load_metric
@@ -173,7 +173,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: Path, options: RunOptions) -> RunResult:
     store = Store(root)
-    announce(suite, rows, device, root)
+    announce(suite, rows, device, root, options.dataset)
     suite = with_extractor(suite)
     announce_image_text(suite)
     splits = _dataset(store, suite, options)
@@ -194,7 +194,7 @@ def _run_locked(suite: Suite, rows: Sequence[Row], device: torch.device, root: P
         stage_seconds=before,
     )
     _write_run_file(root, plan)
-    work = _Work([Task(root, suite, cell, str(device)) for cell in cells], _model_modules(cells))
+    work = _Work([Task(root, suite, cell, str(device), commit()) for cell in cells], _model_modules(cells))
     try:
         seconds = work.run()
     finally:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from genbench.errors import GenbenchError, Interrupted
 from genbench.run.plan import CellPlan
@@ -21,6 +22,8 @@ class Task:
     suite: Suite
     cell: CellPlan
     device: str
+    commit: Mapping[str, Any] = field(default_factory=dict)
+    """Of the code that the run began with (`genbench.environment.commit`); it may change while a run is at work."""
 
     @property
     def store(self) -> Store:

@@ -99,7 +99,7 @@ def _write_training(task: Task, training: Training, trained_in: dict[str, Any]) 
 
 def environment(task: Task) -> dict[str, Any]:
     """Where a cell is made: versions, device, threads."""
-    return describe_environment(task.device, task.suite.threads)
+    return describe_environment(task.device, task.suite.threads) | dict(task.commit)
 
 
 def _learn(task: Task, model: GenerativeModel, splits: Splits, folder: Path, monitor: Monitor) -> Training:

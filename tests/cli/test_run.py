@@ -119,6 +119,17 @@ def test_labels_and_captions_reach_the_records(tmp_path):
     assert all(comparable == ok[0] for comparable in ok)
 
 
+def test_a_folder_called_genbench_in_the_working_folder_is_not_taken_for_the_package(tmp_path):
+    """As where a checkout of this name is."""
+    (tmp_path / "genbench").mkdir()
+    command = [sys.executable, "-P", "-c", "from genbench.cli.main import main; main()"]
+    suite = suite_file(tmp_path, "Histogram")
+    arguments = ["run", "--suite", str(suite), "--models", f"{TOYS}:Histogram", "--out", "out"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "records").is_dir()
+
+
 def test_finished_run_does_nothing_again(finished):
     suite, out, _ = finished
     files = [p for p in out.rglob("*") if p.is_file() and p.parent.name in ("records", "samples", "histogram-s0")]

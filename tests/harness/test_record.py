@@ -119,7 +119,7 @@ def test_an_older_record_is_migrated_step_by_step(monkeypatch):
     assert (found.schema_version, found.keys) == (3, {})
 
 
-@pytest.mark.parametrize("version", [0, -1, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, -1, 2, "1", None, 1.5, True])
 def test_a_version_that_no_release_wrote_is_refused(tmp_path, version):
     value = json.loads((STORED / "v1.json").read_text())
     path = tmp_path / "x.json"
