@@ -98,6 +98,7 @@ def verify(
     """Measure a row again and mark it as reproduced where the numbers come out the same; exit status 1 where not."""
     from genbench.checkpoint import read_manifest
     from genbench.errors import UsageError
+    from genbench.leaderboard.marks import FILE as MARKS
     from genbench.leaderboard.marks import read_marks, write_marks
     from genbench.leaderboard.rows import find_row, of_seed
     from genbench.leaderboard.verify import told, verify_samples, verify_weights
@@ -119,11 +120,16 @@ def verify(
         for line in told(found):
             click.echo(line)
         if found.ok:
-            write_marks(folder, read_marks(folder) | {entry.path.stem: found.mark(by or git_author())})
+            marks = read_marks(folder)
+            mark = found.mark(by or git_author()).joined(marks.get(entry.path.stem))
+            write_marks(folder, marks | {entry.path.stem: mark})
         else:
             failed.append(entry.path.stem)
     if failed:
         click.echo(f"Not marked as reproduced now: {', '.join(failed)}.", err=True)
+        if standing := [stem for stem in failed if stem in read_marks(folder)]:
+            where = f"earlier marks of {', '.join(standing)} stand in {folder / MARKS}"
+            click.echo(f"But {where}. Take them out if the numbers no longer come out the same elsewhere.", err=True)
     click.echo(f"Now: genbench leaderboard build {folder}")
     return 1 if failed else 0
 

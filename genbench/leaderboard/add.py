@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from genbench.check.collect import Entry, by_row, record_files
+from genbench.check.collect import Entry, record_files, record_paths
 from genbench.errors import DataError, UsageError
 from genbench.evaluation.result import read_scores
-from genbench.files import atomic_path
 from genbench.leaderboard.diff import printable
-from genbench.leaderboard.folder import GRIDS, RECORDS
+from genbench.leaderboard.folder import RECORDS
+from genbench.leaderboard.place import copy, unbuildable
 from genbench.leaderboard.rules import problems
 from genbench.record import Record, read_record
-from genbench.report.pictures import write_pictures
-from genbench.report.rows import Part, Row
-from genbench.report.sources import Source, run_source
+
+_TO_ADD = "Use --replace, or another seed."
+_TO_MERGE = (
+    "merge leaves rows that are there as they are; to take this one, give its file to `genbench leaderboard add --to "
+    "{folder} --replace`."
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def add(records: Sequence[Path], folder: Path, *, replace: bool = False) -> list
         UsageError: no such file; or something is wrong with a record: the message lists everything.
     """
     files = [file for path in records for file in record_files(path)]
-    judged = judge(files, folder, replace=replace)
+    judged = judge(files, folder, _TO_ADD, replace=replace)
     if judged.refused:
         counted = f"{len(judged.refused)} of {len(files)} records cannot be"
         raise UsageError(f"Nothing was added to {folder}. {counted}:\n{refusals(judged.refused)}")
@@ -68,7 +69,7 @@ def merge(source: Path, folder: Path) -> tuple[list[str], Sequence[Refused]]:
     """
     there = Path(folder) / RECORDS
     files = [path for path in record_files(source) if not _is_there(path, there / path.name)]
-    judged = judge(files, folder, replace=False)
+    judged = judge(files, folder, _TO_MERGE.format(folder=folder))
     return copy(judged.accepted, folder), judged.refused
 
 
@@ -82,45 +83,58 @@ def refusals(refused: Sequence[Refused]) -> str:
     return "\n".join(f"{printable(path)}:{reasons}" for path, reasons in listed)
 
 
-def judge(files: Sequence[Path], folder: Path, *, replace: bool) -> Judged:
-    """What may become a row, each record judged beside the rows that are there and those accepted so far."""
+def judge(files: Sequence[Path], folder: Path, taken: str, *, replace: bool = False) -> Judged:
+    """What may become a row, each record judged beside the rows that are there and those accepted so far; and all of
+    them by a trial whether the leaderboard can be made with them.
+
+    Args:
+        taken: what to do about a row and seed that is there already.
+        replace: whether a record may take the place of one of the same row and seed.
+    """
     folder = Path(folder)
     suite = folder.resolve().name
     there = _there(folder)
     accepted: dict[str, Entry] = {}
     refused: list[Refused] = []
     for file in files:
-        try:
-            record = read_record(file)
-        except DataError as error:
-            refused.append(Refused(file, [str(error).removeprefix(f"{file}: ")]))
+        entry, reasons = _read(file)
+        if entry is None:
+            refused.append(Refused(file, reasons))
             continue
-        stem = record.file_stem
-        reasons = []
-        scores = {}
-        try:
-            scores = read_scores(file.parent, record.per_image)
-            reasons += _files(record, scores)
-        except DataError as error:
-            reasons.append(f"{error} Hand in the file that the run wrote beside the record.")
-        entry = Entry(record, scores, file)
+        stem = entry.record.file_stem
         if stem in accepted:
             reasons.append(f"{accepted[stem].path} has the same row and seed. Give one of them.")
         elif stem in there and not replace:
-            reasons.append(f"{record.row} with seed {record.seed} is there already. Use --replace, or another seed.")
+            reasons.append(f"{entry.record.row} with seed {entry.record.seed} is there already. {taken}")
         others = [one for name, one in (there | accepted).items() if name != stem]
         reasons += problems(entry, suite, others)
         if reasons:
             refused.append(Refused(file, reasons))
         else:
             accepted[stem] = entry
+    broken = unbuildable(list(accepted.values()), folder)
+    told = "the leaderboard cannot be made with it: {}"
+    refused += [Refused(accepted.pop(stem).path, [told.format(reason)]) for stem, reason in broken.items()]
     return Judged(list(accepted.values()), refused)
+
+
+def _read(file: Path) -> tuple[Entry | None, list[str]]:
+    """A record with its scores, and what is wrong with the files; None where the record cannot be read."""
+    try:
+        record = read_record(file)
+    except DataError as error:
+        return None, [str(error).removeprefix(f"{file}: ")]
+    try:
+        scores = read_scores(file.parent, record.per_image)
+    except DataError as error:
+        return Entry(record, {}, file), [f"{error} Hand in the file that the run wrote beside the record."]
+    return Entry(record, scores, file), _files(record, scores)
 
 
 def _there(folder: Path) -> dict[str, Entry]:
     """Records of the leaderboard by file stem, without their scores: a damaged one can be replaced."""
     found = {}
-    for path in sorted((folder / RECORDS).glob("*.json")):
+    for path in record_paths(folder / RECORDS):
         try:
             found[path.stem] = Entry(read_record(path), {}, path)
         except DataError:
@@ -140,31 +154,3 @@ def _files(record: Record, scores: Mapping[str, np.ndarray]) -> list[str]:
     if unlike:
         found.append(f"{stored.file} does not hold the arrays that the record lists ({', '.join(unlike)}).")
     return found
-
-
-def copy(entries: Sequence[Entry], folder: Path) -> list[str]:
-    """Copy records and scores; none of them is in its place before all are whole."""
-    records = Path(folder) / RECORDS
-    with ExitStack() as stack:
-        for entry in entries:
-            stem = entry.record.file_stem
-            shutil.copyfile(entry.path, stack.enter_context(atomic_path(records / f"{stem}.json")))
-            if entry.record.per_image is not None:
-                scores = entry.path.parent / entry.record.per_image.file
-                shutil.copyfile(scores, stack.enter_context(atomic_path(records / f"{stem}.npz")))
-    copy_pictures(entries, Path(folder) / GRIDS)
-    return [entry.record.file_stem for entry in entries]
-
-
-def copy_pictures(entries: Sequence[Entry], grids: Path) -> None:
-    """Write the pictures of records from the folder of a run or of a leaderboard; of several seeds the first's."""
-    homes: dict[Path, Source] = {}
-    rows = []
-    for row, found in by_row(entries).items():
-        home = found[0].path.parent.parent
-        if home not in homes:
-            stored = home / GRIDS if (home / GRIDS).is_dir() else None
-            is_run = (home / "run.json").is_file()
-            homes[home] = run_source(home) if is_run else Source(home.name, [], pictures=stored)
-        rows.append(Row(row, found[0].record, (Part(found[0], homes[home]),)))
-    write_pictures(grids, rows)

@@ -81,8 +81,8 @@ class Row:
     family: str
     tier: Tier
     control: bool
-    device: str
-    extractor: str
+    devices: Sequence[str]
+    extractors: Sequence[str]
     seeds: Sequence[int]
     parameters: int | None
     training_seconds: float | None
@@ -93,6 +93,16 @@ class Row:
     record: str
     cells: dict[str, Cell]
     verified: str = ""
+
+    @property
+    def device(self) -> str:
+        """All devices of its seeds, as text."""
+        return ", ".join(self.devices)
+
+    @property
+    def extractor(self) -> str:
+        """All extractors of its metrics, as text."""
+        return ", ".join(self.extractors)
 
 
 @dataclass(frozen=True)

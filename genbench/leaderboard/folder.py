@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from genbench import registry
-from genbench.check.collect import Entry, by_row, read_entries
+from genbench.check.collect import Entry, by_row, read_entries, record_paths
 from genbench.errors import DataError, GenbenchError, UsageError
 from genbench.files import hash_file
 from genbench.leaderboard.literature import FILE as LITERATURE
@@ -60,7 +60,7 @@ def read_folder(path: Path) -> Folder:
             "leaderboards/SUITE, or begin one with `genbench leaderboard add RECORD --to leaderboards/SUITE`."
         )
     suite = path.resolve().name
-    entries = by_row(read_entries(path)) if any(records.glob("*.json")) else {}
+    entries = by_row(read_entries(path)) if record_paths(records) else {}
     for entry in (one for found in entries.values() for one in found):
         if entry.record.suite != suite:
             raise DataError(

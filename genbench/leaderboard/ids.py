@@ -21,9 +21,9 @@ def published_id(system: str) -> str:
 
 
 def metric_key(name: str, extractor: str | None) -> str:
-    """Of a column: its name, and the extractor."""
+    """Of a column: its name, and the extractor. It never begins with ``@``, as the page's own columns do."""
     key = f"{name}.{extractor}" if extractor else name
-    return key if slug(key) == key else _hashed(key)
+    return key if slug(key) == key and "." not in name and not key.startswith("@") else _hashed(key)
 
 
 def slug(text: str) -> str:
@@ -32,4 +32,4 @@ def slug(text: str) -> str:
 
 
 def _hashed(text: str) -> str:
-    return f"{slug(text)}-{hash_value(text)[:8]}"
+    return f"{slug(text).lstrip('@')}-{hash_value(text)[:8]}"

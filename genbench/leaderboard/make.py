@@ -11,6 +11,7 @@ from pathlib import Path
 
 from genbench import __version__, registry
 from genbench.check.collect import Entry
+from genbench.check.speed import SPEED_METRICS, contended
 from genbench.errors import DataError
 from genbench.leaderboard.board import Board, Cell, Metric, Pareto, Row, Tier
 from genbench.leaderboard.folder import Folder, describe_suite, read_card, read_folder, read_grid
@@ -70,7 +71,7 @@ def board_of(source: Folder) -> Board:
         for one in keyed:
             pooled = pool([entry.record for entry in entries], one.column.name, one.column.extractor)
             if pooled is not None:
-                pools[one.key][key] = pooled
+                pools[one.key][key] = _unless_slowed(pooled, entries) if one.column.name in SPEED_METRICS else pooled
         marks[key] = {e.record.seed: source.marks[e.path.stem] for e in entries if source.is_verified(e)}
         measured.append(_row(source, key, entries, marks[key]))
     ranked = {row.id for row in measured if not row.control}
@@ -90,6 +91,13 @@ def board_of(source: Folder) -> Board:
         rows=rows,
         pareto=_fronts(keyed, pools, ranked),
     )
+
+
+def _unless_slowed(pooled: Pooled, entries: Sequence[Entry]) -> Pooled:
+    """A speed; one that says more of the machine than of the model is shown with a note and has no rank."""
+    told = next((told for entry in entries if (told := contended(entry.record))), "")
+    notes = [note for note in (pooled.note, f"{told}: not ranked") if note]
+    return replace(pooled, note="; ".join(notes), fair=False) if told else pooled
 
 
 def _described(records: Sequence[Record]) -> str:
@@ -165,8 +173,8 @@ def _row(source: Folder, key: str, entries: Sequence[Entry], marks: Mapping[int,
         family=first.family,
         tier=tier,
         control=first.control,
-        device=", ".join(dict.fromkeys(_device(environment) for environment in environments)),
-        extractor=extractors.most_common(1)[0][0] or "" if extractors else "",
+        devices=[name for name in dict.fromkeys(map(_device, environments)) if name],
+        extractors=[name for name, _ in extractors.most_common()],
         seeds=[entry.record.seed for entry in entries],
         parameters=training.parameters if training is not None and not first.control else None,
         training_seconds=sum(times) / len(times) if times else None,
@@ -202,7 +210,8 @@ def _groups(pools: Mapping[str, Pooled], ranked: set[str]) -> dict[str, dict[str
     groups: dict[str, dict[str, MetricResult]] = {}
     for row, pooled in pools.items():
         metric = pooled.metric
-        if row in ranked and metric.value is not None and (metric.ci95 is not None or metric.kind == "exact"):
+        known = metric.ci95 is not None or metric.kind == "exact"
+        if row in ranked and pooled.fair and known and metric.value is not None:
             groups.setdefault(group_of(metric), {})[row] = metric
     return groups
 
@@ -262,8 +271,8 @@ def _reported(one: Published, keys: Mapping[tuple[str, str | None], str]) -> Row
         family=one.family,
         tier="reported",
         control=False,
-        device="",
-        extractor=next((value.extractor for value in one.metrics if value.extractor), ""),
+        devices=[],
+        extractors=list(dict.fromkeys(value.extractor for value in one.metrics if value.extractor)),
         seeds=[],
         parameters=None,
         training_seconds=None,

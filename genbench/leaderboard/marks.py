@@ -34,6 +34,15 @@ class Mark(BaseModel):
         """The mark as a phrase."""
         return f"{self.how}, by {self.by} on {self.date[:10]} ({self.device}, genbench {self.genbench_version})"
 
+    def joined(self, earlier: Mark | None) -> Mark:
+        """This mark and an earlier one as one: an earlier one of the same record holds for what it measured again."""
+        if earlier is None or earlier.record_sha256 != self.record_sha256 or set(earlier.metrics) <= set(self.metrics):
+            return self
+        if set(self.metrics) <= set(earlier.metrics):
+            return earlier
+        metrics = list(dict.fromkeys((*earlier.metrics, *self.metrics)))
+        return self.model_copy(update={"metrics": metrics, "how": f"{self.how}; the rest: {earlier.told}"})
+
 
 def read_marks(folder: Path) -> dict[str, Mark]:
     """Marks by file stem of their records; none where there is no such file.

@@ -20,7 +20,7 @@ Letters = Mapping[tuple[str, str], str]
 _REPRODUCED = "†"
 _CELL_COLUMNS = (
     *("", "_low", "_high", "_kind", "_estimator", "_rank_best", "_rank_worst", "_group", "_seeds", "_reproduced"),
-    "_status",
+    *("_status", "_reason"),
 )
 
 
@@ -70,7 +70,8 @@ def _has(row: Row, key: str) -> bool:
 
 
 def to_csv(board: Board) -> str:
-    """One line a row, every metric with interval, kind, estimator, ranks, group and seeds. What is missing is empty."""
+    """One line a row, every metric with interval, kind, estimator, ranks, group and seeds, and what is to be said of
+    the value. What is missing is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     identity = ("id", "label", "model", "variant", "family", "tier", "control", "confirmed", "device", "extractor")
@@ -91,13 +92,13 @@ def _csv_cell(cell: Cell | None) -> list[object]:
     if cell is None:
         return [None] * len(_CELL_COLUMNS)
     if cell.value is None:
-        return [*[None] * (len(_CELL_COLUMNS) - 1), f"{cell.status}: {cell.reason}"]
+        return [*[None] * (len(_CELL_COLUMNS) - 2), cell.status, cell.reason]
     best, worst = cell.rank or (None, None)
     seeds = " ".join("-" if value is None else repr(value) for value in cell.seeds)
     seeds = f"[{seeds}]" if seeds else ""
     status = cell.status if cell.confirmed else "not confirmed"
     value = [cell.value, cell.low, cell.high, cell.kind, cell.estimator, best, worst, cell.group, seeds]
-    return [*value, cell.reproduced, status]
+    return [*value, cell.reproduced, status, cell.reason]
 
 
 def to_latex(board: Board) -> str:

@@ -3,14 +3,28 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from board_records import board_folder, edit, fid, metric, row, shipped_copy
+from board_records import (
+    as_seed,
+    board_folder,
+    change_metric,
+    change_scores,
+    edit,
+    fid,
+    metric,
+    refusal,
+    row,
+    shipped_copy,
+    state,
+    taken_out,
+)
 
 from genbench.errors import UsageError
 from genbench.files import hash_file, write_npz
-from genbench.leaderboard import add as adding
+from genbench.leaderboard import place
 from genbench.leaderboard.add import add, merge
 from genbench.leaderboard.folder import read_folder
 from genbench.record import Training
@@ -20,25 +34,7 @@ from genbench.record import Training
 def board(tmp_path):
     """The shipped leaderboard of digits without its vae, and a folder with that record."""
     folder = shipped_copy(tmp_path / "boards")
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for suffix in ("json", "npz"):
-        shutil.move(folder / "records" / f"vae-s0.{suffix}", mine / f"vae-s0.{suffix}")
-    return folder, mine / "vae-s0.json"
-
-
-def refusal(record, folder, **options):
-    before = sorted((path.name, hash_file(path)) for path in (folder / "records").iterdir())
-    with pytest.raises(UsageError) as error:
-        add([record], folder, **options)
-    assert sorted((path.name, hash_file(path)) for path in (folder / "records").iterdir()) == before
-    return str(error.value)
-
-
-def change_metric(path, name, **changes):
-    text = json.loads(path.read_text())
-    next(one for one in text["metrics"] if one["name"] == name).update(changes)
-    path.write_text(json.dumps(text))
+    return folder, taken_out(folder, "vae-s0", tmp_path / "mine")
 
 
 def test_a_record_comes_with_its_scores_as_they_are(board):
@@ -188,8 +184,10 @@ def test_other_data_is_refused(board):
 
 def test_speed_on_another_device_is_welcome(board):
     folder, record = board
+    text = json.loads(record.read_text())
+    edit(record, timing=text["timing"] | {"device": "another"})
     for name in ("images_per_second", "latency_seconds", "peak_memory_bytes", "training_seconds"):
-        comparable = next(m for m in json.loads(record.read_text())["metrics"] if m["name"] == name)["comparable"]
+        comparable = next(m for m in text["metrics"] if m["name"] == name)["comparable"]
         change_metric(record, name, comparable=comparable | {"device": "another"})
     add([record], folder)
 
@@ -197,12 +195,9 @@ def test_speed_on_another_device_is_welcome(board):
 def test_seeds_of_a_row_are_one_system(board):
     folder, record = board
     add([record], folder)
-    other = record.with_name("vae-s1.json")
     config = json.loads(record.read_text())["config"]
-    stored = json.loads(record.read_text())["per_image"] | {"file": "vae-s1.npz"}
-    shutil.copyfile(record.with_suffix(".npz"), other.with_suffix(".npz"))
-    shutil.copyfile(record, other)
-    edit(other, seed=1, per_image=stored, config=config | {"train": config["train"] | {"steps": 9}})
+    other = as_seed(record, 1, config=config | {"train": config["train"] | {"steps": 9}})
+    change_scores(other, lambda arrays: arrays.update({key: array[::-1] for key, array in arrays.items()}))
     assert "seed 0 of this row is another system: config.train.steps: 2000 against 9" in refusal(other, folder)
     edit(other, config=config)
     add([other], folder)
@@ -233,18 +228,18 @@ def refusal_of_new(source, folder):
 
 def test_an_interrupted_copy_leaves_the_leaderboard_as_it_was(board, monkeypatch):
     folder, record = board
-    before = sorted(path.name for path in (folder / "records").iterdir())
+    before = state(folder)
     real = shutil.copyfile
 
-    def interrupted(source, target):
-        if str(source).endswith(".npz"):
+    def interrupted(source, target, **options):
+        if str(target).endswith(".npz") and Path(target).parent == folder / "records":
             raise KeyboardInterrupt
-        return real(source, target)
+        return real(source, target, **options)
 
-    monkeypatch.setattr(adding.shutil, "copyfile", interrupted)
+    monkeypatch.setattr(place.shutil, "copyfile", interrupted)
     with pytest.raises(KeyboardInterrupt):
         add([record], folder)
-    assert sorted(path.name for path in (folder / "records").iterdir()) == before
+    assert state(folder) == before
 
 
 def test_merge_takes_what_passes_and_names_the_rest(board, tmp_path):

@@ -15,7 +15,7 @@ from genbench.leaderboard.ids import metric_key, published_id, row_id, slug
 from genbench.leaderboard.make import make_board
 from genbench.leaderboard.marks import Mark, write_marks
 from genbench.leaderboard.page.payload import ROW_ID
-from genbench.record import write_record
+from genbench.record import Timing, TimingWindow, write_record
 
 LITERATURE = """
 [[result]]
@@ -195,6 +195,49 @@ def test_what_was_not_measured_again_is_not_called_reproduced(tmp_path):
     assert "1.000 ✓ \\[" in text and "≤ 2.000 ✓" in text and f"- `a`: {both}" in text
 
 
+def test_a_weaker_verification_takes_nothing_from_a_stronger_one():
+    rest = {"by": "me", "device": "cpu", "genbench_version": "0.1.0"}
+    every = Mark(date="2026-01-01", how="from weights", record_sha256="x", metrics=["fid", "kid", "ssim"], **rest)
+    some = Mark(date="2026-01-02", how="from samples", record_sha256="x", metrics=["fid", "kid"], **rest)
+    other = Mark(date="2026-01-03", how="again", record_sha256="x", metrics=["is"], **rest)
+    assert some.joined(None) is some and every.joined(some) is every and some.joined(every) is every
+    assert some.joined(every.model_copy(update={"record_sha256": "y"})) is some
+    both = other.joined(every)
+    assert both.metrics == ["fid", "kid", "ssim", "is"]
+    assert both.how == "again; the rest: from weights, by me on 2026-01-01 (cpu, genbench 0.1.0)"
+
+
+def test_speeds_of_a_busy_machine_are_shown_with_a_note_and_not_ranked(tmp_path):
+    def timed(name, rate, given):
+        windows = [TimingWindow(images=64, seconds=64 / rate, given=given) for _ in range(3)]
+        timing = Timing(
+            batch_size=64,
+            windows=windows,
+            latency_seconds=[],
+            evaluations_per_image=1,
+            precision="fp32",
+            device="cpu",
+            threads=1,
+        )
+        return row(name, fid(rate / 100), metric("images_per_second", rate, 1.0), timing=timing)
+
+    made = board(tmp_path, timed("a", 100.0, 0.1), timed("b", 200.0, 1.0), timed("c", 300.0, 1.0))
+    assert ranks(made, "images_per_second") == {"a": None, "b": (2, 2), "c": (1, 1)}
+    slow = next(one for one in made.rows if one.id == "a").cells["images_per_second"]
+    assert slow.value == 100.0
+    assert slow.reason == "timed while other processes held the processor 90% of the time: not ranked"
+    assert [one.rows for one in made.pareto if one.cost == "images_per_second"] == [["b", "c"]]
+
+
+def test_a_row_is_of_all_its_devices_and_extractors(tmp_path):
+    shot = metric("clip_score", 30.0, 1.0, extractor="digits-clip")
+    kid = metric("kid", 0.1, 0.1, extractor="digits-cnn")
+    cpus = [{"device": "cpu", "cpu": name} for name in ("A", "B")]
+    made = board(tmp_path, *(row("a", fid(1.0), shot, kid, seed=s, environment=cpu) for s, cpu in enumerate(cpus)))
+    assert made.rows[0].devices == ["A", "B"] and made.rows[0].device == "A, B"
+    assert made.rows[0].extractors == ["digits-cnn", "digits-clip"]
+
+
 def test_the_front_names_rows_that_nothing_surely_beats(tmp_path):
     values = {"a": (1.0, 10.0), "b": (3.0, 90.0), "c": (3.5, 20.0)}
     records = [
@@ -219,13 +262,13 @@ def test_the_dictionary_is_json_without_gaps(tmp_path):
     made = make_board(SHIPPED / "digits").as_dict()
     json.dumps(made, allow_nan=False)
     for one in made["rows"]:
-        assert set(one) >= {"id", "label", "tier", "control", "device", "seeds", "card", "grid", "record", "cells"}
+        assert set(one) >= {"id", "label", "tier", "control", "devices", "seeds", "card", "grid", "record", "cells"}
         for cell in one["cells"].values():
             assert cell["value"] is None or math.isfinite(cell["value"])
             assert (cell["value"] is None) == (cell["status"] != "ok")
     assert {metric["key"] for metric in made["metrics"]} == {key for one in made["rows"] for key in one["cells"]}
     ddpm = next(one for one in made["rows"] if one["id"] == "ddpm")
-    assert ddpm["record"] == "records/ddpm-s0.json" and "DDPM" in ddpm["card"] and ddpm["extractor"] == "digits-cnn"
+    assert ddpm["record"] == "records/ddpm-s0.json" and "DDPM" in ddpm["card"] and ddpm["extractors"][0] == "digits-cnn"
     assert list(ddpm["cells"][FID]["rank"]) == [1, 2]
 
 

@@ -137,7 +137,8 @@ def test_csv_has_intervals_ranks_and_reasons(tmp_path):
     key = "fid.digits-cnn"
     assert (first[key], first[f"{key}_low"], first[f"{key}_high"]) == ("1.0", "0.9", "1.1")
     assert (first[f"{key}_rank_best"], first[f"{key}_rank_worst"], first[f"{key}_seeds"]) == ("1", "2", "[1.0]")
-    assert (third[key], third[f"{key}_rank_best"], third[f"{key}_status"]) == ("", "", "failed: no weights")
+    assert (third[key], third[f"{key}_rank_best"], third[f"{key}_status"]) == ("", "", "failed")
+    assert (first[f"{key}_reason"], third[f"{key}_reason"]) == ("", "no weights")
 
 
 def test_latex_escapes_every_special_character():

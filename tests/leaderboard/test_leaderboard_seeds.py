@@ -35,6 +35,13 @@ def test_seeds_that_agree_by_chance_keep_the_width_of_their_own_intervals():
     assert half == pytest.approx(0.4 / math.sqrt(2), rel=1e-5)
 
 
+def test_seeds_that_differ_by_float_arithmetic_alone_have_no_spread():
+    mean, half, spread = mean_of_seeds([fid(0.3, 0.4), fid(0.1 + 0.2, 0.4)])
+    assert (mean, spread) == (pytest.approx(0.3), 0.0)
+    assert half == pytest.approx(0.4 / math.sqrt(2), rel=1e-5)
+    assert mean_of_seeds([fid(0.3, 0.4), fid(0.3 + 1e-6, 0.4)])[2] > 0
+
+
 def test_equal_values_without_intervals_have_none():
     found = pooled(metric("parameters", 7.0), metric("parameters", 7.0), name="parameters", extractor=None)
     assert (found.metric.value, found.metric.ci95, found.spread) == (7.0, None, 0.0)

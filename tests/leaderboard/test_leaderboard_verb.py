@@ -89,6 +89,22 @@ def test_verify_marks_what_came_out_the_same(tmp_path, monkeypatch, verdict, sta
     assert call("verify", "b", "--in", folder, "--run", tmp_path, "--seed", "4")[0] == 2
 
 
+def test_a_failed_verification_says_that_an_earlier_mark_stands(tmp_path, monkeypatch):
+    folder = board_folder(tmp_path, row("a", fid(1.0)))
+    verdicts = iter(["equal", "differs"])
+
+    def again(entry, *_, **__):
+        return Verification(entry, "again", True, "cpu", [Check(entry.record.metrics[0], next(verdicts), 1.0)])
+
+    monkeypatch.setattr("genbench.leaderboard.verify.verify_samples", again)
+    arguments = ("verify", "a", "--in", folder, "--run", tmp_path, "--by", "me")
+    assert call(*arguments)[0] == 0
+    status, output = call(*arguments)
+    assert status == 1 and "Not marked as reproduced now: a-s0." in output
+    assert f"earlier marks of a-s0 stand in {folder / 'verified.json'}" in output
+    assert set(read_marks(folder)) == {"a-s0"}
+
+
 def test_one_seed_alone_can_be_verified(tmp_path, monkeypatch):
     folder = board_folder(tmp_path, row("a", fid(1.0), seed=0), row("a", fid(1.0), seed=1))
 

@@ -178,11 +178,12 @@ const bindTable = () => {
   });
 };
 
-/* A cell that a spreadsheet would take for a formula gets an apostrophe; numbers are left as they are. */
+/* A cell that a spreadsheet would take for a formula gets an apostrophe; numbers are left as they are. Several seeds
+   stand in brackets, which keep a first one below zero from being a formula. */
 const csvCell = (value) => {
   if (value === undefined || value === null) return "";
   if (typeof value === "number") return String(value);
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+  const text = /^[=+\-@\t\r\uFF1D\uFF0B\uFF0D\uFF20]/.test(value) ? `'${value}` : String(value);
   return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 };
 
@@ -192,7 +193,7 @@ const csvFields = (cell, key) => ({
   reproduced: cell.reproduced ? "yes" : "",
   rank_low: cell.rank?.[0],
   rank_high: cell.rank?.[1],
-  seeds: (cell.seeds || []).map((value) => value ?? "").join(" "),
+  seeds: cell.seeds?.length ? `[${cell.seeds.map((value) => value ?? "-").join(" ")}]` : "",
   status: cell.status || (cell.value === undefined ? "missing" : "ok"),
 });
 
@@ -201,7 +202,7 @@ const csvText = () => {
   const shown = shownColumns();
   const head = [...names, ...shown.flatMap((key) => (metrics.has(key) ? CSV_FIELDS.map((field) => `${key}:${field}`) : [titleOf(key)]))];
   const lines = rowsInView().map((row) => [
-    ...names.map((name) => row[name]),
+    ...names.map((name) => (name in FILTERS ? textOf(row, name) : row[name])),
     ...shown.flatMap((key) => {
       if (!metrics.has(key)) return [factText(facts.get(key), row)];
       const fields = csvFields(cellOf(row, key), key);

@@ -2,8 +2,8 @@ const factsOf = (row) => [
   ["Model", [row.model, row.variant].filter(Boolean).join(" @ ")],
   ["Family", row.family],
   ["Tier", row.tier],
-  ["Device", row.device],
-  ["Extractor", row.extractor],
+  ["Device", textOf(row, "device")],
+  ["Extractor", textOf(row, "extractor")],
   ["Seeds", (row.seeds || []).join(", ")],
   ["Parameters", formatNumber(row.parameters)],
   ["Training", seconds(row.training_seconds)],
@@ -138,7 +138,10 @@ const syncDialog = () => {
 
 const focusRow = (id) => {
   const tr = [...byId("board").tBodies[0].rows].find((each) => each.dataset.row === id);
-  if (!tr) return;
+  if (!tr) {
+    byId("main").focus();
+    return;
+  }
   tr.scrollIntoView({ block: "center" });
   tr.querySelector("a").focus({ preventScroll: true });
 };

@@ -21,6 +21,8 @@ ROW_ID = re.compile(r"[A-Za-z0-9._~@:+=-]+")
 BOARD = ("suite", "title", "description", "generated", "genbench_version", "rules", "metrics", "rows", "pareto")
 ROW = ("id", "label", "model", "family", "tier", "cells")
 METRIC = ("key", "label")
+OWN = "@"
+"""What the keys of the page's own columns begin with (row, rank and the like)."""
 
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -30,7 +32,7 @@ def payload(board: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         DataError: an entry is missing, a row id or metric key is used twice, a cell or a front names what is not there,
-            or a tier, kind or grid is none that the page shows.
+            or a tier, kind or grid is none that the page shows, or a metric has no name.
     """
     _demand(board, BOARD, "The board")
     metrics = [_metric(metric) for metric in board["metrics"]]
@@ -105,6 +107,11 @@ def _full(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _metric(metric: Any) -> dict[str, Any]:
     _demand(metric, METRIC, "A metric")
+    empty = [key for key in METRIC if not str(metric[key]).strip()]
+    if empty:
+        raise DataError(f"A metric has an empty {' and an empty '.join(empty)}; give each metric a name.")
+    if str(metric["key"]).startswith(OWN):
+        raise DataError(f"The metric key {metric['key']!r} begins with {OWN}, as the page's own columns do; rename it.")
     titles: Mapping[str, str] = GROUPS  # type: ignore[assignment]
     group = str(metric.get("group") or "other")
     return _full({**metric, "group": titles.get(group, group)})

@@ -2,7 +2,8 @@ const board = JSON.parse(document.getElementById("data").textContent);
 const metrics = new Map(board.metrics.map((metric) => [metric.key, metric]));
 const rows = new Map(board.rows.map((row) => [row.id, row]));
 
-const FILTERS = ["family", "tier", "device", "extractor"];
+/* What rows are filtered by, and where a row has it: one value, or several. */
+const FILTERS = { family: "family", tier: "tier", device: "devices", extractor: "extractors" };
 const SHOWN = { intervals: "95 % intervals", ranks: "Rank intervals", seeds: "Every seed", controls: "Control rows" };
 const LENGTHS = [50, 100, 250, -1];
 const FIRST_OF_GROUP = { first: 5, later: 2 };
@@ -28,10 +29,13 @@ const hidden = (text) => make("span", { class: "hidden" }, text);
 
 const seconds = (value) => (value === undefined ? "" : `${formatNumber(value)} s`);
 
+const valuesOf = (row, name) => [row[FILTERS[name]] ?? ""].flat().map(String);
+const textOf = (row, name) => valuesOf(row, name).join(", ") || undefined;
+
 const FACTS = [
   { key: "@family", label: "Family", value: (row) => row.family },
-  { key: "@device", label: "Device", value: (row) => row.device },
-  { key: "@extractor", label: "Extractor", value: (row) => row.extractor },
+  { key: "@device", label: "Device", value: (row) => textOf(row, "device") },
+  { key: "@extractor", label: "Extractor", value: (row) => textOf(row, "extractor") },
   { key: "@seeds", label: "Seeds", value: (row) => (row.seeds || []).length || undefined, text: (row) => (row.seeds || []).join(", ") },
   { key: "@parameters", label: "Parameters", value: (row) => row.parameters, text: (row) => formatNumber(row.parameters) },
   { key: "@training_seconds", label: "Training", value: (row) => row.training_seconds, text: (row) => seconds(row.training_seconds) },
@@ -42,12 +46,11 @@ const facts = new Map(FACTS.map((fact) => [fact.key, fact]));
 const cellOf = (row, key) => row.cells[key] || {};
 const measured = (row, key) => cellOf(row, key).value !== undefined;
 const firstDirection = (key) => (metrics.get(key)?.higher_is_better ? "desc" : "asc");
-const optionOf = (row, name) => String(row[name] ?? "");
 
 const options = Object.fromEntries(
-  FILTERS.map((name) => {
+  Object.keys(FILTERS).map((name) => {
     const counts = new Map();
-    for (const row of board.rows) counts.set(optionOf(row, name), (counts.get(optionOf(row, name)) || 0) + 1);
+    for (const value of board.rows.flatMap((row) => valuesOf(row, name))) counts.set(value, (counts.get(value) || 0) + 1);
     return [name, new Map([...counts].sort(([a], [b]) => a.localeCompare(b)))];
   }),
 );
@@ -114,7 +117,7 @@ const describeGroup = (section, key) => {
   const distinct = (value) => [...new Set(section.rows.map(value).filter(Boolean))];
   const words = metrics.get(key).groups?.[section.group];
   const parts = (words ? ["tier"] : ["tier", "extractor", "device"])
-    .map((name) => distinct((row) => row[name]))
+    .map((name) => distinct((row) => textOf(row, name)))
     .concat([section.ranked || words ? [] : distinct((row) => cellOf(row, key).reason)])
     .filter((values) => values.length && values.length < 4);
   const what = parts.map((values) => values.join(", ")).join(" · ");
@@ -126,15 +129,15 @@ const describeGroup = (section, key) => {
 const haystacks = new Map();
 const haystack = (row) => {
   if (!haystacks.has(row.id)) {
-    const parts = ["label", "model", "variant", "family", "tier", "device", "extractor", "source", "id"];
-    haystacks.set(row.id, parts.map((name) => row[name] ?? "").join("\n").toLowerCase());
+    const parts = ["label", "model", "variant", "family", "tier", "devices", "extractors", "source", "id"];
+    haystacks.set(row.id, parts.flatMap((name) => row[name] ?? "").join("\n").toLowerCase());
   }
   return haystacks.get(row.id);
 };
 
 const passes = (row) =>
   (state.show.includes("controls") || !row.control) &&
-  FILTERS.every((name) => !state[name].length || state[name].includes(optionOf(row, name))) &&
+  Object.keys(FILTERS).every((name) => !state[name].length || valuesOf(row, name).some((value) => state[name].includes(value))) &&
   (!state.group || (measured(row, state.sort) && (cellOf(row, state.sort).group || "") === state.group)) &&
   state.q.toLowerCase().split(/\s+/).every((word) => haystack(row).includes(word));
 
