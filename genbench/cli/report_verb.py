@@ -36,9 +36,10 @@ def command(
     A SOURCE is the folder of a run or of records, one record, a baseline, or leaderboard:SUITE. Several seeds of one
     system are joined, several suites become sections.
     """
+    from genbench.cli.names import listed
     from genbench.errors import UsageError
 
-    asked = [name.strip() for name in (models or "").split(",") if name.strip()]
+    asked = listed("--models", models)
     if out is None:
         if len(sources) > 1 or baseline or asked or diff or series:
             raise UsageError("Say where to write the report: --out FILE.html, .md, .tex or .csv.")
@@ -52,10 +53,12 @@ def command(
 
 def _render_run(folder: Path) -> Path:
     from genbench.report import build_report
+    from genbench.report.build import check_writable
     from genbench.report.tables import write_summary
     from genbench.run.run import read_run_file
 
     read_run_file(folder)
+    check_writable(folder / "report" / "index.html")
     write_summary(folder)
     return build_report(folder)
 

@@ -13,11 +13,24 @@
     return typeof value === "string" && key.endsWith("color") && value.startsWith("--") ? colour(value) : value;
   };
 
+  const drawOne = (spec) => {
+    const place = document.getElementById(spec.id);
+    Plotly.react(place, themed(spec.data), themed(spec.layout), { responsive: true, displayModeBar: false });
+  };
+
+  // Charts in sight at once, the others one by one between the reader's own events, so that many do not hold up the page.
+  let turn = 0;
   const draw = () => {
-    for (const spec of specs) {
-      const place = document.getElementById(spec.id);
-      Plotly.react(place, themed(spec.data), themed(spec.layout), { responsive: true, displayModeBar: false });
-    }
+    const mine = ++turn;
+    const rest = [...specs];
+    const inSight = (spec) => document.getElementById(spec.id).getBoundingClientRect().top < window.innerHeight;
+    while (rest.length && inSight(rest[0])) drawOne(rest.shift());
+    const next = () => {
+      if (mine !== turn || !rest.length) return;
+      drawOne(rest.shift());
+      setTimeout(next);
+    };
+    setTimeout(next);
   };
 
   const save = (name, type, text) => {
@@ -30,7 +43,7 @@
 
   const field = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
-    const safe = /^[=+\-@\t\r]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
+    const safe = /^[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]/.test(text) && !Number.isFinite(Number(text)) ? `'${text}` : text;
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   const csv = (rows) => rows.map((row) => row.map(field).join(",") + "\n").join("");
@@ -55,12 +68,15 @@
     return rows;
   };
 
+  // Without the characters that XML cannot hold, which a name may have.
+  const xmlText = (text) => text.replace(/[^\t\n\r\u0020-\uD7FF\uE000-\uFFFD\u{10000}-\u{10FFFF}]/gu, "");
+
   const saveSvg = async (spec) => {
     const place = document.getElementById(spec.id);
     const layout = { ...themed(spec.layout), paper_bgcolor: colour("--surface"), autosize: false };
     const size = { width: place.clientWidth, height: spec.layout.height };
     const uri = await Plotly.toImage({ data: themed(spec.data), layout }, { format: "svg", ...size });
-    save(`${spec.id}.svg`, "image/svg+xml", decodeURIComponent(uri.slice(uri.indexOf(",") + 1)));
+    save(`${spec.id}.svg`, "image/svg+xml", xmlText(decodeURIComponent(uri.slice(uri.indexOf(",") + 1))));
   };
 
   const cellText = (cell) => {

@@ -13,14 +13,14 @@ from genbench.check.collect import Entry
 from genbench.errors import UsageError, unknown
 from genbench.files import write_text
 from genbench.report.changes import Changes, changes_of
-from genbench.report.differences import check_baseline
+from genbench.report.differences import SPEEDS, check_baseline
 from genbench.report.page import render
 from genbench.report.rows import join_rows
 from genbench.report.section import Section, make_section
 from genbench.report.series.page import series_html, series_text
 from genbench.report.series.read import read_series
 from genbench.report.sources import Source, run_source
-from genbench.report.text import changes_text, sections_csv, sections_text
+from genbench.report.text import INTERVALS, changes_text, sections_csv, sections_text
 
 
 def build_report(run_dir: Path) -> Path:
@@ -135,7 +135,7 @@ def to_html(sections: Sequence[Section]) -> str:
     lede = sections[0].sentence if len(sections) == 1 else f"{len(sections)} suites side by side."
     charts = [chart for section in sections for chart in section.charts]
     title = ", ".join(section.title for section in sections)
-    return render("report.html", title=title, lede=lede, charts=charts, sections=sections)
+    return render("report.html", title=title, lede=lede, charts=charts, sections=sections, speeds=SPEEDS)
 
 
 def _of_suite(source: Source, suite: str) -> Source:
@@ -167,7 +167,8 @@ def choose(sources: Sequence[Source], models: Sequence[str]) -> list[Source]:
 
 def _changes_html(changes: Changes) -> str:
     charts = [row.chart for row in changes.rows if row.chart is not None]
-    return render("changes.html", title=changes.title, lede=changes.sentence, charts=charts, changes=changes)
+    more = {"changes": changes, "intervals": INTERVALS}
+    return render("changes.html", title=changes.title, lede=changes.sentence, charts=charts, **more)
 
 
 Writer = TypeVar("Writer")

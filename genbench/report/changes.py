@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from genbench.report.charts import Chart
 from genbench.report.differences import Difference, difference
 from genbench.report.names import DASH
 from genbench.report.rows import Row, join_rows
+from genbench.report.seeds import note_on_seeds
 from genbench.report.sources import Source
 from genbench.report.tables import columns, interval_text, value_text
 
@@ -46,7 +47,8 @@ class NumberChange:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """One row of both. settings: those of this row alone. stages: whose content keys differ. chart: training curves."""
+    """One row of both. settings: those of this row alone. stages: whose content keys differ. left_out: seeds that are
+    in no number, or not in all. chart: training curves."""
 
     label: str
     before: Row
@@ -54,6 +56,7 @@ class RowChanges:
     settings: list[Setting]
     stages: list[str]
     numbers: list[NumberChange]
+    left_out: list[str]
     chart: Chart | None
 
     @property
@@ -64,7 +67,8 @@ class RowChanges:
 
 @dataclass(frozen=True)
 class Changes:
-    """a, b: names of both sides. shared: settings that changed alike in every row. only_a, only_b: rows of one side."""
+    """a, b: names of both sides. shared: settings that changed alike in every row. only_a, only_b: rows of one side.
+    notes: what was missing or damaged, and records that were there twice."""
 
     a: str
     b: str
@@ -72,6 +76,7 @@ class Changes:
     rows: list[RowChanges]
     only_a: list[str]
     only_b: list[str]
+    notes: list[str]
 
     @property
     def title(self) -> str:
@@ -104,7 +109,8 @@ def changes_of(a: Source, b: Source) -> Changes:
     Raises:
         UsageError: no such row.
     """
-    before, after = ({(r.record.suite, r.label): r for r in join_rows([source])[0]} for source in (a, b))
+    joined = [join_rows([source]) for source in (a, b)]
+    before, after = ({(row.record.suite, row.label): row for row in rows} for rows, _ in joined)
     pairs = [(before[key], after[key]) for key in before if key in after]
     if not pairs and len(before) == len(after) == 1:
         one, other = next(iter(before.values())), next(iter(after.values()))
@@ -115,13 +121,16 @@ def changes_of(a: Source, b: Source) -> Changes:
     settings = [_settings(one.record, other.record) for one, other in pairs]
     shared = [s for s in settings[0] if len(pairs) > 1 and all(s in found for found in settings)]
     rows = [
-        _row(one, other, [s for s in found if s not in shared], i)
+        _row((a.name, b.name), one, other, [s for s in found if s not in shared], i)
         for i, ((one, other), found) in enumerate(zip(pairs, settings, strict=True))
     ]
     only_a, only_b = (
         [label for key, label in _labels(x) if key not in y] for x, y in ((before, after), (after, before))
     )
-    return Changes(a.name, b.name, shared, rows, only_a, only_b)
+    notes = [
+        f"{source.name}: {note}" for source, (_, twice) in zip((a, b), joined) for note in (*source.faults, *twice)
+    ]
+    return Changes(a.name, b.name, shared, rows, only_a, only_b, notes)
 
 
 def _labels(rows: Mapping[tuple[str, str], Row]) -> list[tuple[tuple[str, str], str]]:
@@ -135,14 +144,29 @@ def _told(source: Source, rows: Mapping[tuple[str, str], Row]) -> str:
     return f"{source.name} (suite {', '.join(suites)}) has {shown}"
 
 
-def _row(before: Row, after: Row, settings: list[Setting], index: int) -> RowChanges:
+def _row(names: tuple[str, str], before: Row, after: Row, settings: list[Setting], index: int) -> RowChanges:
     old, new = before.record, after.record
     label = before.label if before.label == after.label else f"{before.label} → {after.label}"
     stages = sorted(stage for stage in {*old.keys, *new.keys} if old.keys.get(stage) != new.keys.get(stage))
     if before.seeds != after.seeds:
         settings = [("seeds", ", ".join(map(str, before.seeds)), ", ".join(map(str, after.seeds))), *settings]
     chart = overlay_chart(old, new, label, index)
-    return RowChanges(label, before, after, settings, stages, _numbers(before, after), chart)
+    numbers = _numbers(before, after)
+    titles = [f"{number.title} ({number.estimator})" for number in numbers]
+    left_out = [
+        *_left_out(names[0], list(zip(titles, (number.old for number in numbers)))),
+        *_left_out(names[1], list(zip(titles, (number.new for number in numbers)))),
+    ]
+    return RowChanges(label, before, after, settings, stages, numbers, left_out, chart)
+
+
+def _left_out(name: str, metrics: Sequence[tuple[str, MetricResult | None]]) -> list[str]:
+    """Which seeds of a side are not in the means of its numbers, and why. metrics: each with what it is called."""
+    told: dict[str, list[str]] = {}
+    for title, metric in metrics:
+        if metric is not None and (note := note_on_seeds(metric)):
+            told.setdefault(note, []).append(title)
+    return [f"{name}, {', '.join(titles)}: {note}." for note, titles in told.items()]
 
 
 def _numbers(before: Row, after: Row) -> list[NumberChange]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 from genbench.record import Curve, Record
-from genbench.report.charts import Chart, axis_of, finite, layout_of
+from genbench.report.charts import Chart, axis_of, chart_text, finite, layout_of
 
 
 def overlay_chart(before: Record, after: Record, label: str, index: int) -> Chart | None:
@@ -16,13 +15,13 @@ def overlay_chart(before: Record, after: Record, label: str, index: int) -> Char
     if not shared:
         return None
     name = next((one for one in shared if one.startswith("val")), shared[0])
-    shown = html.escape(name.replace("_", " "))
+    shown = name.replace("_", " ")
     traces = [_trace("before", curves[0][name], "--muted", "dash"), _trace("after", curves[1][name], "--c0", "solid")]
     legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    layout = layout_of(260, axis_of("Step", nticks=6), axis_of(shown, nticks=5), legend=legend)
+    layout = layout_of(260, axis_of("Step", nticks=6), axis_of(chart_text(shown), nticks=5), legend=legend)
     ends = [next((v for v in reversed(finite(curve[name])) if v is not None), None) for curve in curves]
     words = " and ".join("no value" if end is None else f"{end:.4g}" for end in ends)
-    alt = f"{name.replace('_', ' ')} of {label} over the steps, ending at {words}, before and after."
+    alt = f"{shown} of {label} over the steps, ending at {words}, before and after."
     return Chart(f"chart-change-{index}", f"{label}: {shown}", alt, 260, traces, layout | {"showlegend": True})
 
 

@@ -37,15 +37,28 @@ class Chart:
     layout: dict[str, Any] = field(repr=False)
 
     def spec(self) -> dict[str, Any]:
-        """What the page's script needs to draw it."""
+        """What the page's script needs to draw it; lengths that are too large for a number are none."""
         values = asdict(self)
-        return {key: values[key] for key in ("id", "data", "layout")}
+        return {key: _finite_or_none(values[key]) for key in ("id", "data", "layout")}
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_none(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def family_colours(records: Sequence[Record]) -> dict[str, int]:
     """Families of the models in order of appearance, each with its number in the palette."""
     families = list(dict.fromkeys(record.family for record in records if not record.control))
     return {family: i % COLOURS for i, family in enumerate(families)}
+
+
+def chart_text(text: str) -> str:
+    """``text`` for plotly, which reads a few HTML tags; quotes it shows as they are."""
+    return html.escape(text, quote=False)
 
 
 def axis_of(title: str, **more: Any) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def tradeoff(
     shapes = [] if level is None else [_level_line(level)]
     notes = [] if level is None else [_level_note(level, logarithmic)]
     margin = {"l": 8, "r": 12 if level is None else 40, "t": 12, "b": 8}
-    y_axis = axis_of(f"{quality.title} {quality.arrow}".strip(), range=y_range)
+    y_axis = axis_of(chart_text(f"{quality.title} {quality.arrow}".strip()), range=y_range)
     y_axis |= _LOG if logarithmic else {"nticks": 7}
     layout = layout_of(380, axis_of(_x_title(x_name), range=x_range, **_LOG), y_axis, shapes=shapes, annotations=notes)
     title = f"{quality.title} against {_x_title(x_name).lower()}"
@@ -167,7 +180,7 @@ def _point_trace(point: Point, colours: Mapping[str, int], logarithmic: bool, po
     """A point with its intervals; with its name where that has a position."""
     record, label, x, y = point
     number = colours.get(record.family, 0)
-    name, family = html.escape(label), html.escape(record.family)
+    name, family = chart_text(label), chart_text(record.family)
     hover = f"<b>{name}</b> · {family}<br>{metric_name(y.name).label} {value_text(y)} {interval_text(y)}"
     hover += f"<br>{metric_name(x.name).label} {value_text(x)} {interval_text(x)}<extra></extra>"
     return {
@@ -261,7 +274,7 @@ def training_chart(record: Record, label: str, number: int, index: int) -> Chart
 
 def _panel_title(names: Sequence[str]) -> str:
     """The curve's name for a single one; several are named in the legend, where they have room."""
-    return html.escape(_joined(names)) if len(names) == 1 else ""
+    return chart_text(_joined(names)) if len(names) == 1 else ""
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -281,7 +294,7 @@ def _curve_words(name: str, curve: Curve) -> str:
 
 
 def _curve_trace(name: str, curve: Curve, number: int, i: int, axis: str) -> dict[str, Any]:
-    shown = html.escape(name.replace("_", " "))
+    shown = chart_text(name.replace("_", " "))
     return {
         "type": "scatter",
         "mode": "lines" if len(curve.step) > 40 else "lines+markers",
@@ -317,7 +330,7 @@ def time_chart(seconds: Mapping[str, float]) -> Chart | None:
     height = 80 + 26 * len(cells)
     x_axis = axis_of("Seconds", range=[0, 1.15 * max(*totals.values(), 1e-9)], nticks=6)
     y_axis = axis_of("", autorange="reversed", type="category", showgrid=False, ticksuffix="  ")
-    notes = [_bar_total(html.escape(bar), total) for bar, total in totals.items()]
+    notes = [_bar_total(chart_text(bar), total) for bar, total in totals.items()]
     legend = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"}
     more = {"barmode": "stack", "bargap": 0.35, "annotations": notes, "legend": legend}
     layout = layout_of(height, x_axis, y_axis, **more) | {"showlegend": len(stages) > 1}
@@ -326,13 +339,13 @@ def time_chart(seconds: Mapping[str, float]) -> Chart | None:
 
 
 def _time_bars(stage: str, number: int, cells: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    name = html.escape(stage or "other")
+    name = chart_text(stage or "other")
     return {
         "type": "bar",
         "orientation": "h",
         "name": name,
         "x": [parts.get(stage, 0.0) for parts in cells.values()],
-        "y": [html.escape(bar) for bar in cells],
+        "y": [chart_text(bar) for bar in cells],
         "customdata": [format_seconds(parts.get(stage, 0.0)) for parts in cells.values()],
         "marker": {"color": f"--t{number % TINTS}"},
         "hovertemplate": f"%{{y}}: {name} %{{customdata}}<extra></extra>",

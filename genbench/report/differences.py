@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from genbench.check.collect import Entry
 from genbench.check.evidence import Identity, Measurement, evidence, first_unlike, measurements
-from genbench.check.speed import LEAST_GIVEN, SPEED_METRICS, change, given
+from genbench.check.speed import LEAST_GIVEN, SPEED_METRICS, given
 from genbench.errors import UsageError, unknown
-from genbench.report.names import DASH, difference_text
+from genbench.report.names import DASH, change_text, difference_text
 from genbench.report.rows import Row
+from genbench.report.speeds import speed_change
 from genbench.report.tables import UNRANKED, Column, columns
 
 Verdict = Literal["better", "worse", "same within noise", "different", "equal", "no interval", "not comparable"]
+SPEEDS = "Of speeds: the change in per cent of the baseline, of medians at one pace of the machine where that is known."
+TOO_LARGE = "their difference is too large for a number"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of a row minus its baseline's. reason: how the interval was had, or why there is no difference."""
+    """One metric of a row minus its baseline's; of a speed the change as a share of the baseline's (``is_share``).
+
+    reason: how the interval was had, or why there is no difference. absent: whether there is none because either has no
+    value.
+    """
 
     verdict: Verdict
     value: float | None = None
@@ -27,6 +37,8 @@ class Difference:
     text: str = DASH
     interval: str = ""
     reason: str = ""
+    absent: bool = False
+    is_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,15 @@ class Differences:
         return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
 
     @property
-    def remark(self) -> str:
-        """Which rows are not in it; nothing where all are."""
-        return f"Nothing to hold against: {', '.join(self.without)}." if self.without else ""
+    def remarks(self) -> list[str]:
+        """Which rows are not in it, and which values that are there cannot be compared, and why."""
+        why: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                if cell.value is None and not cell.absent:
+                    why.setdefault((column.title, cell.reason), []).append(row.label)
+        without = [f"Nothing to hold against: {', '.join(self.without)}."] if self.without else []
+        return [*without, *(f"{title} of {', '.join(rows)}: {reason}." for (title, reason), rows in why.items())]
 
     def why_without(self, row: Row) -> str:
         """Why a row that is not among `rows` has no differences."""
@@ -68,7 +86,9 @@ class Differences:
 
 
 def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: Identity) -> Difference:
-    """candidate - baseline in one metric, means over seeds; see `genbench.check.evidence` for its interval."""
+    """candidate - baseline in one metric, means over seeds; see `genbench.check.evidence` for its interval, and
+    `genbench.report.speeds` for speeds.
+    """
     sides = [measurements(entries, identity) for entries in (baseline, candidate)]
     missing = [name for name, side in zip(("the baseline", "this row"), sides, strict=True) if not side]
     if missing:
@@ -80,10 +100,13 @@ def difference(baseline: Sequence[Entry], candidate: Sequence[Entry], identity: 
     metric = sides[0][0][1]
     if metric.name in SPEED_METRICS:
         return _of_speeds(sides)
-    found = evidence(sides[0], sides[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = evidence(sides[0], sides[1])
     means = [sum(m.value for _, m in side if m.value is not None) / len(side) for side in sides]
     value = means[1] - means[0] if found is None else found.value
     ci95 = None if found is None or found.exact else found.ci95
+    if not all(map(math.isfinite, (value, *(ci95 or ())))):
+        return Difference("not comparable", reason=TOO_LARGE)
     text, interval = difference_text(metric.name, value, ci95)
     reason = "a value without an interval" if found is None else found.method
     verdict: Verdict = "no interval" if found is None else _verdict(value, ci95, metric.higher_is_better)
@@ -97,17 +120,17 @@ def _of_speeds(sides: Sequence[Sequence[Measurement]]) -> Difference:
     for who, side in (("the baseline", before), ("this row", after)):
         if given(side) < LEAST_GIVEN:
             return Difference("not comparable", reason=f"{who} was timed while others held the processor")
-    found = change(before, after, metric.name)
-    start = [m.value for _, m in sides[0] if m.value is not None]
-    if found is None or not start:
+    found = speed_change(before, after, metric.name)
+    if found is None:
         return Difference("not comparable", reason="there are no timing windows")
-    scale = sum(start) / len(start)
-    value = scale * found.share
-    ci95 = None if found.ci95 is None else (scale * found.ci95[0], scale * found.ci95[1])
-    text, interval = difference_text(metric.name, value, ci95)
-    reason = f"{found.share:+.1%} by medians" + (" at the machine's pace" if found.paced else "")
-    verdict: Verdict = "no interval" if ci95 is None else _verdict(value, ci95, metric.higher_is_better)
-    return Difference(verdict, value, ci95, text, interval, reason)
+    if not math.isfinite(found.share):
+        return Difference("not comparable", reason=TOO_LARGE)
+    text, interval = change_text(found.share, found.ci95)
+    reason = "by medians" + (" at the machine's pace" if found.paced else "")
+    verdict: Verdict = "no interval"
+    if found.ci95 is not None:
+        verdict = _verdict(found.share, found.ci95, metric.higher_is_better)
+    return Difference(verdict, found.share, found.ci95, text, interval, reason, is_share=True)
 
 
 def _verdict(value: float, ci95: tuple[float, float] | None, higher_is_better: bool | None) -> Verdict:
@@ -148,10 +171,11 @@ def _cell(baseline: Row, row: Row, column: Column) -> Difference:
     metric = column.of(baseline.record)
     if metric is None or metric.value is None:
         reason = None if metric is None else metric.reason
-        return Difference("not comparable", reason=reason or "the baseline does not have it")
+        return Difference("not comparable", reason=reason or "the baseline does not have it", absent=True)
     mine = column.of(row.record)
     if mine is None or mine.value is None:
-        return Difference("not comparable", reason=(mine.reason if mine else None) or "this row does not have it")
+        reason = None if mine is None else mine.reason
+        return Difference("not comparable", reason=reason or "this row does not have it", absent=True)
     identity = (metric.name, metric.estimator, metric.extractor)
     if mine.estimator != metric.estimator and not measurements(row.entries, identity):
         return Difference("not comparable", reason=f"estimator: {metric.estimator} against {mine.estimator}")

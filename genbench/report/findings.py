@@ -19,6 +19,7 @@ KEY_FIGURES = (
 
 _WORDS = {"bits_per_dim": "bits/dim", "nats_per_image": "nats an image"}
 _KINDS = ("", "exact", "upper_bound", "lower_bound", "estimate")
+_LESS_SURE = ("lower_bound", "estimate")
 _KIND_WORDS = {"exact": "exact values", "upper_bound": "bounds", "lower_bound": "bounds", "estimate": "estimates"}
 
 
@@ -47,20 +48,21 @@ class _Lead:
 
 
 def _lead(records: Sequence[Record], column: Column) -> _Lead | None:
-    """Of likelihoods the lead among exact values, where there is one, else among bounds, else among estimates."""
+    """Of likelihoods the lead among the kind that the smallest exact value or bound is of, else among estimates: a row
+    is at most as bad as its bound."""
     rank = column_standing(records, column)
     found = {position: column.of(record) for position, record in enumerate(records) if not record.control}
     shown = {position: metric for position, metric in found.items() if metric is not None and metric.value is not None}
-    best = sorted(int(key) for key in rank.best)
+    kinds = {position: kind_of_rank(metric) for position, metric in shown.items()}
+    several = len(set(kinds.values())) > 1
+    alone = [p for p, kind in kinds.items() if several and list(kinds.values()).count(kind) == 1]
+    best = sorted({*map(int, rank.best), *alone})
     if not best:
         return None
-    kinds = {position: kind_of_rank(metric) for position, metric in shown.items()}
-    kind = min((kinds[position] for position in best), key=lambda one: _KINDS.index(one))
-    best, tied = (
-        [int(key) for key in sorted(keys, key=int) if kinds[int(key)] == kind] for keys in (rank.best, rank.tied)
-    )
-    told = _KIND_WORDS.get(kind, "") if len(set(kinds.values())) > 1 else ""
-    return _Lead(best, tied, shown[best[0]], told)
+    kind = kinds[min(best, key=lambda p: (kinds[p] in _LESS_SURE, shown[p].value or 0.0, _KINDS.index(kinds[p])))]
+    best = [position for position in best if kinds[position] == kind]
+    tied = [int(key) for key in sorted(rank.tied, key=int) if kinds[int(key)] == kind]
+    return _Lead(best, tied, shown[best[0]], _KIND_WORDS.get(kind, "") if several else "")
 
 
 def key_figures(records: Sequence[Record], names: Sequence[str]) -> list[KeyFigure]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from genbench.report.markup import Bold
 
@@ -21,6 +22,8 @@ _LONG_TEXT = 130.0
 """Points; a column of texts that is wider is set in lines."""
 _NOTES = 240.0
 """Points that notes take at least."""
+_LEAST_LINE = 40.0
+"""Points of a column that is set in lines."""
 _LONG_WORD = 20
 """Letters of a word, such as a hash or a path, that may be broken where texts are set in lines."""
 _SIGNS = {
@@ -106,9 +109,9 @@ def tabulars(
     notes = [*notes, *reasons]
     columns = list(zip(heads, *(row for _, rows in sections for row in rows), strict=True))
     texts, numbers = columns[:labels], columns[labels:]
-    share = _LONG_TEXT if numbers else _share(texts)
-    aligns = [_alignment(column, share) for column in texts]
-    room = TEXT_WIDTH - sum(share + _GAP if _is_long(column) else _width(column) for column in texts)
+    lines = _Lines(_LONG_TEXT, _LONG_TEXT) if numbers else _lines_of(texts)
+    aligns = [lines.alignment(column) for column in texts]
+    room = TEXT_WIDTH - sum(lines.width(column) for column in texts)
     blocks = _blocks([_width([_head(head), *map(_lines, cells)]) for head, *cells in numbers], room)
     made = []
     for block in blocks:
@@ -116,7 +119,7 @@ def tabulars(
         parts = [(title, [[row[i] for i in chosen] for row in rows]) for title, rows in sections if rows]
         align = "".join(aligns) + "r" * len(block)
         told = notes if block is blocks[-1] else ()
-        made.append(_tabular([heads[i] for i in chosen], parts, labels, align, told, _more_lines(texts, share)))
+        made.append(_tabular([heads[i] for i in chosen], parts, labels, align, told, lines, lines.beyond_one(texts)))
     return "\n\n".join(made)
 
 
@@ -154,25 +157,44 @@ def _packed(widths: Sequence[float], limit: float) -> list[list[int]]:
     return parts
 
 
-def _is_long(column: Sequence[str]) -> bool:
-    return _width(column) > _LONG_TEXT
+@dataclass(frozen=True)
+class _Lines:
+    """How columns of texts are set: those that take more than ``limit`` points in lines of ``share`` points."""
+
+    limit: float
+    share: float
+
+    @property
+    def long_word(self) -> int:
+        """Letters of a word that may be broken."""
+        return max(10, min(_LONG_WORD, int(self.share / (0.56 * _TYPE))))
+
+    def has(self, column: Sequence[str]) -> bool:
+        """Whether a column is set in lines."""
+        return _width(column) > self.limit
+
+    def width(self, column: Sequence[str]) -> float:
+        return self.share + _GAP if self.has(column) else _width(column)
+
+    def alignment(self, column: Sequence[str]) -> str:
+        return rf">{{\raggedright\arraybackslash}}p{{{self.share:.0f}pt}}" if self.has(column) else "l"
+
+    def beyond_one(self, texts: Sequence[Sequence[str]]) -> int:
+        """How many lines rows take beyond one each."""
+        rows = zip(*filter(self.has, texts))
+        return sum(max(0, *(math.ceil(_text_width(cell) / self.share) - 1 for cell in row)) for row in rows)
 
 
-def _share(texts: Sequence[Sequence[str]]) -> float:
-    """Width of each column of a table of texts that is set in lines: they share what the others leave."""
-    long = sum(map(_is_long, texts))
-    left = TEXT_WIDTH - sum(_width(column) for column in texts if not _is_long(column))
-    return max(left / max(long, 1) - _GAP, 60.0)
-
-
-def _alignment(column: Sequence[str], share: float) -> str:
-    return rf">{{\raggedright\arraybackslash}}p{{{share:.0f}pt}}" if _is_long(column) else "l"
-
-
-def _more_lines(texts: Sequence[Sequence[str]], share: float) -> int:
-    """How many lines rows take beyond one each, where their texts are set in lines of a width."""
-    rows = zip(*filter(_is_long, texts))
-    return sum(max(0, *(math.ceil(_text_width(cell) / share) - 1 for cell in row)) for row in rows)
+def _lines_of(texts: Sequence[Sequence[str]]) -> _Lines:
+    """Of a table of texts alone: its widest columns, as many as must be, share what the others leave."""
+    widths = [_width(column) for column in texts]
+    tried: list[tuple[float, int, _Lines]] = []
+    for limit in (_LONG_TEXT, *sorted({width - 1 for width in widths if width <= _LONG_TEXT}, reverse=True)):
+        long = sum(width > limit for width in widths)
+        room = TEXT_WIDTH - sum(width for width in widths if width <= limit)
+        lines = _Lines(limit, max(room / max(long, 1) - _GAP, _LEAST_LINE))
+        tried.append((max(sum(map(lines.width, texts)), TEXT_WIDTH), len(tried), lines))
+    return min(tried)[2]
 
 
 def _width(column: Sequence[str | Sequence[str]]) -> float:
@@ -223,13 +245,14 @@ def _tabular(
     labels: int,
     align: str,
     notes: Sequence[str],
+    lines: _Lines,
     more_lines: int,
 ) -> str:
     """One ``tabular`` or ``longtable``, in small type, of columns that fit beside each other.
 
     more_lines: what its rows take beyond one line each.
     """
-    head = _row_lines([*heads[:labels], *(" ".join(_head(text)[:1]) for text in heads[labels:])], labels)
+    head = _row_lines([*heads[:labels], *(" ".join(_head(text)[:1]) for text in heads[labels:])], labels, lines)
     under = [_head(text)[1] for text in heads[labels:]]
     if any(under):
         head.append(_line([*[""] * labels, *map(_small, under)]))
@@ -238,7 +261,7 @@ def _tabular(
         body += [r"\midrule"] if body else []
         body += [rf"\multicolumn{{{len(heads)}}}{{l}}{{\textit{{{latex(title)}}}}} \\"] if title else []
         for row in rows:
-            body += _row_lines(row, labels)
+            body += _row_lines(row, labels, lines)
     columns = list(zip(heads, *(row for _, rows in sections for row in rows), strict=True))
     table = sum(_width([_lines(cell) for cell in column]) for column in columns)
     width = min(max(table, _NOTES), TEXT_WIDTH) - _GAP
@@ -258,14 +281,14 @@ def _tabular(
     )
 
 
-def _row_lines(row: Sequence[str], labels: int) -> list[str]:
+def _row_lines(row: Sequence[str], labels: int, lines: _Lines) -> list[str]:
     """A row: its names and values; under them in smaller type what cells have below their values."""
     numbers = [_lines(cell) for cell in row[labels:]]
     values = [value for value, *_ in numbers]
-    lines = [_line([*(_breakable(cell) for cell in row[:labels]), *map(_value, values)])]
+    made = [_line([*(_breakable(cell, lines.long_word) for cell in row[:labels]), *map(_value, values)])]
     for below in ([cell[k] for cell in numbers] for k in (1, 2)):
-        lines += [_line([*[""] * labels, *map(_small, below)])] if any(below) else []
-    return [*lines[:-1], lines[-1] + "[2pt]"] if len(lines) > 1 else lines
+        made += [_line([*[""] * labels, *map(_small, below)])] if any(below) else []
+    return [*made[:-1], made[-1] + "[2pt]"] if len(made) > 1 else made
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -282,9 +305,11 @@ def _small(text: str) -> str:
     return rf"{{\scriptsize {latex(text)}}}" if text else ""
 
 
-def _breakable(text: str) -> str:
-    """A text whose long words, such as hashes and paths, may go on in the next line."""
-    long_words = rf"\S{{{_LONG_WORD + 1},}}"
-    parts = re.sub(long_words, lambda word: re.sub(r"\S{10}(?=\S)", "\\g<0>\0", word[0]), text).split("\0")
+def _breakable(text: str, long_word: int = _LONG_WORD) -> str:
+    """A text whose long words, such as hashes and paths, may go on in the next line: after what joins their parts, and
+    within a part that is long itself."""
+    piece = max(8, long_word // 2 + 2)
+    ends = rf"(?:[^\s_/.@:-]{{0,{piece - 1}}}[_/.@:-]|[^\s_/.@:-]{{{piece}}})(?=\S)"
+    parts = re.sub(rf"\S{{{long_word + 1},}}", lambda word: re.sub(ends, "\\g<0>\0", word[0]), text).split("\0")
     shown = r"\allowbreak{}".join(map(latex, parts))
     return rf"\textbf{{{shown}}}" if isinstance(text, Bold) and text else shown

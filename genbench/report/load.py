@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from genbench.check.collect import record_paths
 from genbench.errors import DataError, UsageError
 from genbench.record import Record, read_record
 
@@ -104,7 +105,7 @@ def read_run(folder: Path) -> Run:
     if isinstance(listed, list):
         paths = [folder / "records" / f"{Path(str(stem)).name}.json" for stem in listed]
     else:
-        paths = sorted((folder / "records").glob("*.json"))
+        paths = record_paths(folder / "records")
     for path in paths:
         _read_row(run, path)
     if not run.rows:

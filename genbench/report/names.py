@@ -108,6 +108,8 @@ METRICS: dict[str, MetricName] = {
     "peak_memory_bytes": MetricName("Peak memory", "cost", "bytes", "Largest memory of the process."),
 }
 
+_POSITIONAL = 1e9
+"""From here on numbers are shown with an exponent."""
 LIKELIHOODS = frozenset(name for name, shown in METRICS.items() if shown.group == "likelihood")
 ORDER = {name: position for position, name in enumerate(METRICS)}
 
@@ -150,9 +152,9 @@ def mark(name: str, kind: str) -> str:
 def format_value(name: str, value: float) -> str:
     """``value`` as shown to people, with its unit where the unit depends on the size."""
     style = metric_name(name).style
-    if style == "share":
-        return _signed(f"{value:.3f}")
-    if style == "bits":
+    if abs(value) >= _POSITIONAL and style not in ("count", "bytes"):
+        return significant(value)
+    if style in ("share", "bits"):
         return _signed(f"{value:.3f}")
     if style == "percent":
         return _signed(f"{100 * value:.1f} %")
@@ -172,26 +174,49 @@ def format_measured(name: str, value: float, ci95: tuple[float, float] | None) -
     """
     if ci95 is None:
         return format_value(name, value), ""
-    half = (ci95[1] - ci95[0]) / 2
-    if metric_name(name).style not in ("significant", "rate") or half <= 0:
+    half = ci95[1] / 2 - ci95[0] / 2
+    is_fixed = metric_name(name).style not in ("significant", "rate")
+    if is_fixed or half <= 0 or max(map(abs, (value, *ci95))) >= _POSITIONAL:
         low, high = (format_value(name, bound) for bound in ci95)
         return format_value(name, value), f"[{low}, {high}]"
+    shown, low, high = _rounded_by(half, value, *ci95)
+    return shown, f"[{low}, {high}]"
+
+
+def _rounded_by(half: float, value: float, *bounds: float) -> list[str]:
+    """Value and bounds as text, to two digits of the half width, and no more than five of the value."""
     decimals = 1 - math.floor(math.log10(half))
     if value:
         decimals = min(decimals, 4 - math.floor(math.log10(abs(value))))
-    rounded = (round(number, decimals) for number in (value, *ci95))
-    shown, low, high = (_signed(f"{number:,.{max(0, decimals)}f}") for number in rounded)
-    return shown, f"[{low}, {high}]"
+    rounded = (round(number, decimals) for number in (value, *bounds))
+    return [_signed(f"{number:,.{max(0, decimals)}f}") for number in rounded]
 
 
 def difference_text(name: str, value: float, ci95: tuple[float, float] | None) -> tuple[str, str]:
     """A difference of two values of a metric and its interval as text, with a sign: ``"+1.2"``, ``"[0.8, 1.6]"``."""
     shown, interval = format_measured(name, value, ci95)
-    return (f"+{shown}" if value > 0 and any(digit in shown for digit in "123456789") else shown), interval
+    return _with_plus(value, shown), interval
+
+
+def change_text(share: float, ci95: tuple[float, float] | None) -> tuple[str, str]:
+    """A change as a share, and its interval, in per cent: ``"+4.6 %"``, ``"[1.2 %, 8.1 %]"``."""
+    value, *bounds = (100 * number for number in (share, *(ci95 or ())))
+    if not bounds or bounds[0] == bounds[1] or max(map(abs, (value, *bounds))) >= _POSITIONAL:
+        shown, *ends = (significant(number) for number in (value, *bounds))
+    else:
+        shown, *ends = _rounded_by(bounds[1] / 2 - bounds[0] / 2, value, *bounds)
+    interval = f"[{', '.join(f'{end} %' for end in ends)}]" if ends else ""
+    return f"{_with_plus(value, shown)} %", interval
+
+
+def _with_plus(value: float, shown: str) -> str:
+    return f"+{shown}" if value > 0 and any(digit in shown for digit in "123456789") else shown
 
 
 def format_seconds(value: float) -> str:
     """Seconds with a fitting unit: ``"3.20 ms"``, ``"12.3 s"``, ``"4 min 05 s"``."""
+    if abs(value) >= _POSITIONAL:
+        return f"{significant(value)} s"
     if abs(value) < 1e-3:
         return f"{significant(value * 1e6)} µs"
     if abs(value) < 1:
@@ -204,11 +229,14 @@ def format_seconds(value: float) -> str:
 
 def significant(value: float, digits: int = 3) -> str:
     """``value`` rounded to significant digits, in positional notation from 1e-4 to 1e9."""
-    rounded = float(f"{value:.{digits - 1}e}")
+    text = f"{value:.{digits - 1}e}"
+    rounded = float(text)
+    if not math.isfinite(rounded):
+        return _signed(text)
     if rounded == 0:
         return "0"
     magnitude = math.floor(math.log10(abs(rounded)))
-    if not -4 <= magnitude < 9:
+    if magnitude < -4 or abs(rounded) >= _POSITIONAL:
         return _signed(f"{rounded:.{digits - 1}e}")
     return _signed(f"{rounded:,.{max(0, digits - 1 - magnitude)}f}")
 

@@ -64,7 +64,8 @@ def join_rows(sources: Sequence[Source]) -> tuple[list[Row], list[str]]:
                 parts.append(Part(entry, source))
             else:
                 where = " and ".join(dict.fromkeys((twin.source.name, source.name)))
-                notes.append(f"{entry.record.file_stem} is the same in {where}: it is shown once.")
+                but = "" if twin.record == entry.record else f", but for its costs; those of {twin.source.name} stand"
+                notes.append(f"{entry.record.file_stem} is the same in {where}{but}: it is shown once.")
     rows = []
     for row, setups in groups.items():
         systems = [system for parts in setups.values() for system in _systems(parts)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from genbench.check.speed import SPEED_METRICS, contended
 from genbench.record import MetricResult, Record
 from genbench.report.audit import Audit, audit
 from genbench.report.charts import Chart, family_colours, time_chart, tradeoff, training_chart
@@ -124,7 +126,7 @@ def make_section(
     seed_columns, seeds = _each_seed(rows)
     compared = None if baseline is None else differences(rows, baseline)
     noted = [*notes, *([] if baseline is None or compared else [f"There is no row or source '{baseline}' here."])]
-    noted += [f"{s.name}: {note}" if len(sources) > 1 else note for s in sources for note in _notes_of(s)]
+    noted += [f"{s.name}: {note}" if len(sources) > 1 else note for s in sources for note in s.faults]
     return Section(
         prefix=prefix,
         suite=suite,
@@ -154,11 +156,6 @@ def make_section(
         environment=_pretty(shared) if shared else None,
         suite_fields=_pretty(manifest["suite"]) if manifest.get("suite") else "",
     )
-
-
-def _notes_of(source: Source) -> list[str]:
-    broken = [] if source.run is None else source.run.broken
-    return [*source.notes, *(f"{file} is broken and left out: {reason}" for file, reason in broken)]
 
 
 def _prefixed(chart: Chart, prefix: str) -> Chart:
@@ -210,7 +207,7 @@ def _seed_cell(row: Row, column: Column) -> str:
     text = ", ".join(DASH if value is None else format_value(column.name, value) for value in values)
     if len(known) < 2:
         return text
-    spread = (sum((value - sum(known) / len(known)) ** 2 for value in known) / (len(known) - 1)) ** 0.5
+    spread = math.hypot(*(value - sum(known) / len(known) for value in known)) / math.sqrt(len(known) - 1)
     return f"{text} (± {format_value(column.name, spread)})"
 
 
@@ -270,6 +267,8 @@ def _remarks(records: Sequence[Record], names: Sequence[str]) -> list[tuple[str,
         for metric in record.metrics:
             notes = metric.provenance.get("notes")
             remarks = [str(note) for note in notes] if isinstance(notes, list) else []
+            if metric.name in SPEED_METRICS and metric.status == "ok" and contended(record):
+                remarks.append(f"{contended(record)}: not ranked, not compared")
             if metric.status != "ok":
                 remarks.append(f"{metric.status.replace('_', ' ')}: {metric.reason}")
             for remark in remarks:

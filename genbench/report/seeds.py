@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from genbench.evaluation.compare import first_difference
-from genbench.evaluation.uncertainty import metric_half_widths, shares_images
+from genbench.evaluation.uncertainty import are_equal, metric_half_widths, shares_images
 from genbench.files import hash_value
 from genbench.record import MetricResult, Record
 from genbench.report.names import metric_name
@@ -23,13 +23,14 @@ class Pooled:
     """metric: that of the first seed that has it, with the mean of the seeds as its value and its interval.
 
     values: by seed, None of one that is not in the mean. spread: their standard deviation, None of one seed. note:
-    seeds that are not in the mean, and why.
+    seeds that are not in the mean, and why. fair: whether it can rank.
     """
 
     metric: MetricResult
     values: dict[int, float | None]
     spread: float | None = None
     note: str = ""
+    fair: bool = True
 
 
 def group_of(metric: MetricResult) -> str:
@@ -55,9 +56,11 @@ def quoted(record: Record, name: str, extractor: str | None) -> MetricResult | N
 def pool(records: Sequence[Record], name: str, extractor: str | None) -> Pooled | None:
     """One metric of a row's seeds; None where no record has the metric at all.
 
-    Pooled are the seeds that are measured like the first one that has a value; the note names the others.
+    Pooled are the seeds that are measured like the first one that has a value; the note names the others. What a failed
+    record holds is no result.
     """
-    found = [metric for record in records if (metric := quoted(record, name, extractor)) is not None]
+    succeeded = [record for record in records if record.status == "ok"]
+    found = [metric for record in succeeded if (metric := quoted(record, name, extractor)) is not None]
     whole = [metric for metric in found if metric.value is not None]
     if not whole:
         reasons = [record.reason for record in records if record.status == "failed"]
@@ -71,13 +74,17 @@ def pool(records: Sequence[Record], name: str, extractor: str | None) -> Pooled 
 def pooled_record(records: Sequence[Record]) -> Record:
     """The seeds of a row as one record: the first that succeeded, with the means of its metrics over all seeds.
 
-    Every estimator of a metric is pooled by itself. Curves, timing and keys are the first seed's.
+    Every estimator of a metric is pooled by itself. Curves, timing and keys are the first seed's. A row of which every
+    seed failed has no metrics: what a failed record holds is no result.
     """
-    first = next((record for record in records if record.status == "ok"), records[0])
+    succeeded = [record for record in records if record.status == "ok"]
+    if not succeeded:
+        return records[0].model_copy(update={"metrics": []})
+    first = succeeded[0]
     if len(records) == 1:
         return first
     wanted: dict[tuple[str, str, str | None], MetricResult] = {}
-    for record in (first, *records):
+    for record in succeeded:
         for metric in record.metrics:
             key = (metric.name, metric.estimator, metric.extractor)
             if key not in wanted or (wanted[key].value is None and metric.value is not None):
@@ -90,6 +97,14 @@ def pooled_seeds(metric: MetricResult) -> int:
     """How many seeds a metric of a `pooled_record` is the mean of; 0 of one that was not pooled."""
     seeds = metric.provenance.get("seeds")
     return sum(value is not None for value in seeds.values()) if isinstance(seeds, dict) else 0
+
+
+def note_on_seeds(metric: MetricResult) -> str:
+    """Which seeds a metric of a `pooled_record` is not the mean of, and why; nothing where it is that of all."""
+    seeds = metric.provenance.get("seeds")
+    if not isinstance(seeds, dict) or None not in seeds.values():
+        return ""
+    return str(metric.provenance["notes"][-1])
 
 
 def _told(pooled: Pooled) -> MetricResult:
@@ -140,17 +155,21 @@ def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None,
     Of values over samples, each seed's own, the interval is Student's from the spread over seeds, or the normal one
     from the values' own standard errors where that is wider. Of scores over the same images for every seed
     (``paired_by``) the choice of images is an error that seeds share: it does not shrink with their number, and adds to
-    that of the seeds, which their spread tells. None of equal values without intervals.
+    that of the seeds, which their spread tells. None of equal values without intervals, and of ones that are too large
+    to reckon with.
     """
     values = np.array([metric.value for metric in metrics], dtype=np.float64)
     n = len(values)
-    spread = float(values.std(ddof=1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = 0.0 if are_equal(values) else float(values.std(ddof=1))
+        mean = float(values.mean())
     around = [metric_half_widths(metric) for metric in metrics]
     own = math.sqrt(float(np.mean([0.0 if one is None else one.standard_error**2 for one in around])))
     own *= float(stats.norm.ppf(0.975))
     of_seeds = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
     half = math.hypot(of_seeds, own) if shares_images(metrics) else max(of_seeds, own / math.sqrt(n))
-    return float(values.mean()), half or None, spread
+    mean = mean if math.isfinite(mean) else float((values / n).sum())
+    return mean, half if half > 0 and math.isfinite(abs(mean) + half) else None, spread
 
 
 def _same_estimator(record: Record, first: MetricResult) -> MetricResult | None:

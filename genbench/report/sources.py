@@ -28,6 +28,12 @@ class Source:
     pictures: Path | None = None
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def faults(self) -> list[str]:
+        """What was missing or damaged, and the records that could not be read."""
+        broken = [] if self.run is None else self.run.broken
+        return [*self.notes, *(f"{file} is broken and left out: {reason}" for file, reason in broken)]
+
 
 def read_sources(given: Sequence[str]) -> list[Source]:
     """Read each of ``given``: ``PATH`` or ``NAME=PATH``; ``leaderboard:SUITE`` may stand for a path.

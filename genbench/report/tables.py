@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from genbench.check.speed import SPEED_METRICS, contended
 from genbench.files import write_text
 from genbench.record import MetricResult, Record
 from genbench.report.likelihood import kind_note
@@ -174,13 +175,19 @@ def columns(records: Sequence[Record]) -> list[Column]:
 def column_standing(records: Sequence[Record], column: Column) -> Standing:
     """Standing of the models (not the controls) in a column, by position in ``records``."""
     metrics: dict[str, MetricResult] = {}
+    outside: set[str] = set()
     if column.name == UNRANKED:
         return Standing()
     for position, record in enumerate(records):
         metric = column.of(record)
-        if metric is not None and not record.control and record.status == "ok":
+        if metric is None or record.control or record.status != "ok":
+            continue
+        if column.name in SPEED_METRICS and contended(record):
+            outside.add(str(position))
+        else:
             metrics[str(position)] = metric
-    return standing(metrics)
+    found = standing(metrics)
+    return replace(found, outside=found.outside | outside)
 
 
 def compare(records: Sequence[Record], names: Sequence[str] | None = None) -> Comparison:

@@ -7,9 +7,10 @@ from itertools import count
 
 import pandas as pd
 
+from genbench.check.speed import SPEED_METRICS
 from genbench.record import MetricResult
 from genbench.report.changes import Changes, NumberChange, RowChanges
-from genbench.report.differences import Difference, Differences
+from genbench.report.differences import SPEEDS, Difference, Differences
 from genbench.report.likelihood import likelihood_sheet
 from genbench.report.markup import Bold
 from genbench.report.names import metric_name
@@ -17,11 +18,12 @@ from genbench.report.section import Section
 from genbench.report.sheet import Given, Raw, Sheet, csv_lines, document
 from genbench.report.tables import Column, columns, comparison_sheet, plain_frame, summary_frame
 
-INTERVALS = "Brackets hold 95 % intervals of the differences, each by itself."
+INTERVALS = f"Brackets hold 95 % intervals of the differences, each by itself. {SPEEDS}"
+OF_BASELINE = "share of before"
 CHANGE_HEADS = (
     *("what", "row", "name", "estimator", "extractor", "unit", "from", "to", "before", "after"),
     *("before_value", "before_ci95_low", "before_ci95_high", "after_value", "after_ci95_low", "after_ci95_high"),
-    *("difference", "difference_low", "difference_high", "verdict", "reason"),
+    *("difference", "difference_low", "difference_high", "difference_unit", "verdict", "reason"),
 )
 
 
@@ -69,7 +71,9 @@ def _freed(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _difference_columns(section: Section) -> dict[str, list[Raw]]:
-    """Each row's baseline, its differences from it with their intervals, what they say, and why or why nothing."""
+    """Each row's baseline, its differences from it (of speeds: changes, as shares) with their intervals, what they say,
+    and why or why nothing.
+    """
     if section.differences is None:
         return {}
     held = {line.label: line for line in section.differences.rows}
@@ -78,12 +82,12 @@ def _difference_columns(section: Section) -> dict[str, list[Raw]]:
     made: dict[str, list[Raw]] = {"baseline": [None if line is None else line.against for line in lines]}
     quoted = {row.label: row.record for row in section.rows}
     for place, column in enumerate(section.differences.columns):
-        name = f"{_column_name(column, section)}_difference"
+        stem = _column_name(column, section)
+        name = f"{stem}_change" if column.name in SPEED_METRICS else f"{stem}_difference"
         cells = [None if line is None else line.cells[place] for line in lines]
         bounds = [(None, None) if cell is None or cell.ci95 is None else cell.ci95 for cell in cells]
         made[name] = [None if cell is None else cell.value for cell in cells]
         made[f"{name}_low"], made[f"{name}_high"] = [low for low, _ in bounds], [high for _, high in bounds]
-        stem = name.removesuffix("_difference")
         made[f"{stem}_verdict"] = [None if cell is None else cell.verdict for cell in cells]
         made[f"{stem}_reason"] = [why if cell is None else cell.reason for cell, why in zip(cells, bare, strict=True)]
         if metric_name(column.name).group == "likelihood":
@@ -107,7 +111,7 @@ def _sheets(section: Section) -> list[Sheet]:
         remarks = [list(remark) for remark in section.remarks]
         found.append(Sheet("Missing values and warnings", ["metric", "remark", "rows"], remarks, 3))
     if section.differences is not None:
-        found.append(_differences_sheet(section.differences.shown))
+        found.append(_differences_sheet(section.differences))
     if section.likelihoods is not None:
         found.append(likelihood_sheet(section.likelihoods))
     if section.seeds:
@@ -120,11 +124,12 @@ def _sheets(section: Section) -> list[Sheet]:
     return found
 
 
-def _differences_sheet(found: Differences) -> Sheet:
+def _differences_sheet(whole: Differences) -> Sheet:
+    found = whole.shown
     heads = ["row", "against", *(f"{c.title} {c.arrow}".strip() for c in found.columns)]
     rows = [[row.label, row.against, *map(_difference, row.cells)] for row in found.rows]
     note = f"{INTERVALS} Bold: better or worse beyond its interval."
-    return Sheet(f"Differences from {found.title}", heads, rows, 2, note, [found.remark] if found.remark else [])
+    return Sheet(f"Differences from {found.title}", heads, rows, 2, note, whole.remarks)
 
 
 def _difference(cell: Difference) -> str:
@@ -138,7 +143,8 @@ def changes_text(suffix: str) -> Callable[[Changes], str]:
     def write(changes: Changes) -> str:
         if suffix == ".csv":
             return csv_lines([CHANGE_HEADS, *_change_lines(changes)])
-        shared = [_settings_sheet("All rows", changes, changes.shared)] if changes.shared else []
+        shared = [Sheet("Notes", ["note"], [[note] for note in changes.notes])] if changes.notes else []
+        shared += [_settings_sheet("All rows", changes, changes.shared)] if changes.shared else []
         single = [[label, changes.a] for label in changes.only_a] + [[label, changes.b] for label in changes.only_b]
         shared += [Sheet("Rows of one side", ["row", "only in"], single, 2)] if single else []
         parts = [("", shared)] if shared else []
@@ -162,7 +168,7 @@ def _change_sheets(changes: Changes, row: RowChanges) -> list[Sheet]:
     found = [_settings_sheet("Settings", changes, row.settings)] if row.settings else []
     account = changes.account(row)
     found += [Sheet("Notes", ["note"], [[account]])] if account else []
-    return [*found, Sheet("Numbers", heads, marked, 2, INTERVALS)]
+    return [*found, Sheet("Numbers", heads, marked, 2, INTERVALS, row.left_out)]
 
 
 def _change_lines(changes: Changes) -> list[list[Raw]]:
@@ -191,8 +197,9 @@ def _number_line(changes: Changes, row: str, number: NumberChange) -> list[Raw]:
     gap = number.difference
     identity = ["number", row, metric.name, metric.estimator, metric.extractor, metric.unit, changes.a, changes.b]
     reasons = [None if one is None or one.value is not None else shown for one, shown in _sides(number)]
-    bounds = gap.ci95 or (None, None)
-    return [*identity, *reasons, *_raw(number.old), *_raw(number.new), gap.value, *bounds, gap.verdict, gap.reason]
+    unit = OF_BASELINE if gap.is_share else None if gap.value is None else metric.unit
+    told = [gap.value, *(gap.ci95 or (None, None)), unit, gap.verdict, gap.reason]
+    return [*identity, *reasons, *_raw(number.old), *_raw(number.new), *told]
 
 
 def _sides(number: NumberChange) -> list[tuple[MetricResult | None, str]]:

@@ -1,5 +1,6 @@
 """Tables for LaTeX: what is cut and stacked, and that LaTeX itself sets them on a page of a conference."""
 
+import csv
 import re
 import shutil
 import subprocess
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from report_runs import row, write_records
+from series_records import jump, sha, values
 
 from genbench.check.collect import read_entries
 from genbench.leaderboard.make import make_board
 from genbench.leaderboard.sheets import to_latex
-from genbench.report.build import write_changes, write_report
+from genbench.report.build import write_changes, write_report, write_series
 from genbench.report.latex import MOST_LINES, TEXT_WIDTH, latex, needs, tabulars
 from genbench.report.markup import Bold
 from genbench.report.sources import read_sources
@@ -131,6 +133,26 @@ def test_reports_fit_a_page(typeset, tmp_path, suite):
     baseline = read_entries(f"leaderboard:{suite}")[0].record.row
     out = write_report(sources, tmp_path / "x.tex", baseline=baseline)
     assert typeset(out.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("model", ["vae", "conditional_realnvp", "a_model_with_a_very_long_name"])
+def test_series_fit_a_page(typeset, tmp_path, model):
+    """Commits of forty digits, of two suites, with a step."""
+    for suite in ("digits", "cifar10-cond"):
+        values(tmp_path, model, jump(), suite=suite)
+    text = write_series([str(tmp_path)], "fid", tmp_path / "x.tex").read_text(encoding="utf-8")
+    assert "2026-11-02 00:00" in text and sha(2)[:7] in text and sha(2) not in text
+    assert typeset(text) == []
+    table = list(csv.DictReader((write_series([str(tmp_path)], "fid", tmp_path / "x.csv")).open(encoding="utf-8")))
+    assert (table[1]["commit"], table[1]["created"]) == (sha(2), "2026-11-02T00:00:00+00:00")
+
+
+def test_texts_too_wide_for_a_page_are_set_in_lines(typeset):
+    row = ["digits", "conditional_vae", "0123456", "an autoencoder", "2026-11-02 00:00", *["1.23"] * 3, "[1.22, 1.24]"]
+    heads = [f"head {k}" for k in range(len(row))]
+    assert "raggedright" not in tabulars(heads[:4], [("", [row[:4]])], 4)
+    text = tabulars(heads, [("", [row])], len(row))
+    assert "raggedright" in text and typeset(text) == []
 
 
 def test_changes_and_hostile_texts_fit_a_page(typeset, tmp_path):

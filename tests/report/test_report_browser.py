@@ -78,6 +78,16 @@ def test_the_page_is_quiet_and_asks_nobody(page, address):
     assert [url for url in page.asked if url != address and not url.startswith(("data:", "blob:"))] == []
 
 
+def test_every_chart_is_drawn_also_in_the_other_theme(page):
+    drawn = "[...document.querySelectorAll('.plot')].every(place => place.querySelector('.main-svg'))"
+    until(page, drawn)
+    assert page.evaluate("document.querySelectorAll('.plot').length") > 3
+    grounds = "[...document.querySelectorAll('.plot .xtick text')].map(tick => getComputedStyle(tick).fill)"
+    light = page.evaluate(grounds)
+    page.emulate_media(color_scheme="dark")
+    until(page, f"{grounds}.every(fill => fill !== '{light[0]}')")
+
+
 def test_every_image_loads(page):
     sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert len(sizes) > 20

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from report_fixture import write_run
+from report_fixture import metric, write_run
 from report_runs import row, write_records
 
 from genbench.report import build_report
@@ -17,6 +17,7 @@ from genbench.report.sources import read_sources
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+NAME = '"R&D" <b>\'s\x07 gan'
 AXE = Path(__file__).parents[1] / "leaderboard" / "vendor" / "axe.min.js"
 
 
@@ -42,7 +43,26 @@ def pages(tmp_path_factory):
         created = f"2026-11-0{day}T03:00:00+00:00"
         write_records(home / "history" / f"day-{day}", row("vae", fid=fid, created=created))
     series = write_series([str(home / "history")], "fid", home / "series.html")
-    return {"run": build_report(run), "several": several, "changes": changes, "series": series}
+    found = {"run": build_report(run), "several": several, "changes": changes, "series": series}
+    return found | named_pages(home / "named")
+
+
+def named_pages(home):
+    """Pages of records whose names are long, have quotes and signs, and a character that XML cannot hold."""
+    folders = []
+    for day, fid in enumerate((2.0, 2.1, 1.9, 2.0, 9.0), start=1):
+        one = row("m" * 60, fid=fid, suite="s" * 60, created=f"2026-11-0{day}T03:00:00+00:00")
+        speeds = [metric("fid", fid + 1, 0.2), metric("parameters", 2000.0)]
+        other = row("gan", suite="s" * 60, created=one.created, metrics=speeds)
+        folder = write_records(home / f'day-{day} "R&D"', one)
+        (folder / "records" / "other.json").write_text(other.model_copy(update={"model": NAME}).model_dump_json())
+        folders.append(str(folder))
+    first, last = read_sources([f"{'a' * 70}={folders[0]}", f"{'b' * 70}={folders[-1]}"])
+    return {
+        "named": write_report([first], home / "x.html"),
+        "named_changes": write_changes(first, last, home / "d.html"),
+        "named_series": write_series([str(home)], "fid", home / "s.html"),
+    }
 
 
 @pytest.fixture
@@ -127,6 +147,57 @@ def test_a_series_is_saved_with_its_steps(opened):
     assert "digits,vae,FID (digits-cnn),day-5,day-4," in text
     points = saved(page, "[data-save=csv]")[1]
     assert [line["x"] for line in csv.DictReader(io.StringIO(points))][:2] == ["day-1", "day-2"]
+
+
+def test_every_table_of_numbers_has_a_button(opened):
+    page = opened("several")
+    seeds = list(csv.reader(io.StringIO(saved(page, "[data-table=digits-seeds-table]")[1])))
+    assert seeds[0][:3] == ["Row", "Seeds", "FID (digits-cnn) ↓"]
+    assert seeds[1][:3] == ["vae · a", "0, 1", "2.00, 2.50 (± 0.354)"]
+    audit = list(csv.reader(io.StringIO(saved(opened("run"), "[data-table=audit-table]")[1])))
+    assert next(line for line in audit if line[0].startswith("noise"))[1].startswith("✓ caught")
+    assert len({len(line) for line in audit}) == 1
+
+
+@pytest.mark.parametrize("name", ["run", "several", "changes", "series"])
+def test_an_address_with_a_section_opens_the_page_there(opened, pages, name):
+    page = opened(name)
+    hashes = page.evaluate("[...document.querySelectorAll('.page-nav a')].map(link => link.hash)")
+    assert len(hashes) > 2
+    for place in (hashes[1], hashes[-1]):
+        page.goto("about:blank")
+        page.goto(f"{pages[name].as_uri()}{place}")
+        at = None
+        while at != (at := page.evaluate("scrollY")):
+            page.wait_for_timeout(300)
+        top = f"document.getElementById({place[1:]!r}).getBoundingClientRect().top"
+        under_nav = page.evaluate(f"{top} - document.querySelector('.page-nav').getBoundingClientRect().height")
+        is_last = page.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
+        assert under_nav >= -1
+        assert is_last or under_nav < 40
+
+
+def test_quotes_in_names_are_quotes_in_charts(opened):
+    words = "[...document.querySelectorAll('.plot text')].map(word => word.textContent).join(' ')"
+    for name in ("named", "named_series", "named_changes"):
+        text = opened(name).evaluate(words)
+        assert "&" not in text.replace("R&D", "")
+    text = opened("named").evaluate(words)
+    assert '"R&D" <b>\'s' in text
+
+
+def test_a_control_character_in_a_name_does_not_break_the_figure(opened):
+    text = saved(opened("named"), "[data-save=svg][data-chart=chart-parameters]")[1]
+    assert any(NAME.replace("\x07", "") in (word.text or "") for word in ElementTree.fromstring(text).iter())
+
+
+@pytest.mark.parametrize("name", ["named", "named_changes", "named_series"])
+@pytest.mark.parametrize("width", [320, 375])
+def test_long_names_do_not_scroll_the_page_sideways(opened, name, width):
+    page = opened(name, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    page.wait_for_timeout(150)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_sorting_one_suite_leaves_the_other(opened):

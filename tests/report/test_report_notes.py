@@ -12,6 +12,7 @@ from report_runs import bits, row, write_records, write_run_folder
 from series_records import jump, put, values
 
 from genbench.report.build import write_changes, write_report, write_series
+from genbench.report.changes import changes_of
 from genbench.report.latex import latex, needs
 from genbench.report.markup import escape
 from genbench.report.series.text import POINT_HEADS
@@ -64,6 +65,38 @@ def test_every_format_but_csv_tells_what_is_left_out(two, tmp_path, suffix, note
 
 
 @pytest.mark.parametrize("suffix", [*FORMS, ".csv"])
+@pytest.mark.parametrize(
+    "note",
+    [
+        "a: records/pca-s0.json is broken and left out: not a readable record",
+        "b: vae-s0 is the same in b: it is shown once.",
+        "a, FID (digits-cnn) ↓ (plug-in): seed 1 is not in it: version: 1 against nothing.",
+    ],
+)
+def test_changes_tell_what_is_left_out(two, tmp_path, suffix, note):
+    a, b = read_sources([str(one) for one in two])
+    b.entries.append(next(entry for entry in b.entries if entry.record.row == "vae"))
+    text = write_changes(a, b, tmp_path / f"x{suffix}").read_text(encoding="utf-8")
+    assert (FORMS.get(suffix, str)(note) in flat(text)) == (suffix != ".csv")
+
+
+def test_seeds_that_are_all_in_a_mean_are_no_news(tmp_path):
+    a = write_records(tmp_path / "a", row("vae", 0), row("vae", 1))
+    b = write_records(tmp_path / "b", row("vae", 0))
+    found = changes_of(*read_sources([str(a), str(b)]))
+    assert found.notes == [] and found.rows[0].left_out == []
+
+
+@pytest.mark.parametrize("suffix", [*FORMS, ".csv"])
+def test_every_format_says_why_a_difference_is_none(two, tmp_path, suffix):
+    sources = read_sources([str(one) for one in two])
+    text = flat(write_report(sources, tmp_path / f"x{suffix}", baseline="b").read_text(encoding="utf-8"))
+    assert "version: 1 against nothing" in text
+    if suffix in (".md", ".tex"):
+        assert FORMS[suffix]("FID (digits-cnn) of vae · a: version: 1 against nothing.") in text
+
+
+@pytest.mark.parametrize("suffix", [*FORMS, ".csv"])
 def test_notes_of_a_series_say_of_which_row_they_are(tmp_path, suffix):
     values(tmp_path / "h", "vae", jump())
     put(tmp_path / "h", 7, "vae", [metric("fid", 2.0, 0.1, comparable={"n": 5})], seed=1)
@@ -113,9 +146,9 @@ def test_heads_of_a_series_are_capitals_for_people_and_names_for_machines(tmp_pa
         return write_series([str(tmp_path / "h")], "fid", tmp_path / f"x{suffix}").read_text(encoding="utf-8")
 
     assert "| Suite | Row | Metric | At | After | Change | 95 % interval | p | Verdict | Note |" in text(".md")
-    assert r"Suite & Row & Metric & Point & Commit & Created & Value & 95 \% interval & Seeds & Segment mean" in flat(
-        text(".tex")
-    )
+    points = ["Suite", "Row", "Metric", "Point", "Created", "Value", "95 % interval", "Seeds", "Segment mean"]
+    assert " & ".join(map(latex, points)) in flat(text(".tex"))
+    assert " | ".join(points) in text(".md")
     heads = re.findall(r'<th scope="col">([^<]*)</th>', text(".html"))
     assert {"Suite", "Row", "Segment mean", "p", "Note"} <= set(heads)
     assert not [head for head in heads if head[0].islower() and len(head) > 1]
@@ -145,6 +178,7 @@ def test_the_guide_names_every_column_of_a_csv(two, tmp_path):
     assert sorted(columns_told("`--diff`")) == sorted(CHANGE_HEADS)
     points = [name for head in POINT_HEADS for name in (head.cells if isinstance(head, Data) else [head])]
     assert sorted(columns_told("`--series`")) == sorted(points)
+    write_records(two[1], row("fast", metrics=[metric("fid", 1.0, 0.1), metric("images_per_second", 2.0)]))
     sources = read_sources([str(one) for one in two])
     written = {
         baseline: next(
@@ -156,7 +190,8 @@ def test_the_guide_names_every_column_of_a_csv(two, tmp_path):
         ("Side by side", written[None]),
         ("With `--baseline`", [head for head in written["b"] if head not in written[None]]),
     ):
-        general = {re.sub(r"^(fid|bits_per_dim|parameters)(\[.*\])?(?=_|$)", "NAME", head) for head in heads}
+        metrics = r"^(fid|bits_per_dim|parameters|images_per_second)(\[.*\])?(?=_|$)"
+        general = {re.sub(metrics, "NAME", head) for head in heads}
         assert set(columns_told(heading)) == general
 
 

@@ -110,6 +110,9 @@ def test_a_control_that_came_out_the_same_is_shown_once_whatever_it_cost(tmp_pat
     a, b = write_records(tmp_path / "a", slow), write_records(tmp_path / "b", fast)
     c = write_records(tmp_path / "c", other)
     assert labels(a, b) == ["noise"]
+    assert rows_of(a, b)[1] == [
+        "noise-s0 is the same in a and b, but for its costs; those of a stand: it is shown once."
+    ]
     assert labels(a, c) == ["noise · a", "noise · c"]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
-from genbench.report.charts import Chart, axis_of, layout_of
+from genbench.report.charts import Chart, axis_of, chart_text, layout_of
 from genbench.report.names import arrow, format_measured
 from genbench.report.series.data import Point, Series, Step
 from genbench.report.series.text import change_text, series_summary
@@ -27,12 +26,12 @@ def series_chart(series: Series, index: int, colour: int = 0) -> Chart:
     data = [_trace(series, way, colour) for way in ways]
     lines = [_mean_line(series, k) for k in range(len(series.segments))]
     lines += [_step_line(step) for step in series.steps]
-    labels = [html.escape(point.label) for point in series.points]
+    labels = [chart_text(point.label) for point in series.points]
     ends = [-0.5 - _ASIDE, len(labels) - 0.5 + _ASIDE]
     x_axis = axis_of(
         "", type="category", categoryorder="array", categoryarray=labels, range=ends, nticks=14, showgrid=False
     )
-    y_axis = axis_of(html.escape(f"{series.title} {arrow(series.metric.higher_is_better)}".strip()), nticks=5)
+    y_axis = axis_of(chart_text(f"{series.title} {arrow(series.metric.higher_is_better)}".strip()), nticks=5)
     y_axis |= {"type": "log", "exponentformat": "SI"} if _is_logarithmic(series) else {}
     notes = [_step_note(series, step, k) for k, step in enumerate(series.steps)]
     margin = {"l": 8, "r": 12, "t": 40 if len(notes) > 1 else 26 if notes else 12, "b": 8}
@@ -59,8 +58,8 @@ def _trace(series: Series, way: int, colour: int) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": html.escape(series.title) if way == 0 else f"measured otherwise ({way})",
-        "x": [html.escape(point.label) for point in series.points],
+        "name": chart_text(series.title) if way == 0 else f"measured otherwise ({way})",
+        "x": [chart_text(point.label) for point in series.points],
         "y": values,
         "connectgaps": False,
         "line": {"color": shade, "width": 1},
@@ -97,8 +96,8 @@ def _hover(series: Series, point: Point) -> str:
     if point.value is None:
         return ""
     value, interval = format_measured(series.metric.name, point.value, point.ci95)
-    lines = [f"<b>{html.escape(point.label)}</b>", html.escape(f"{value} {interval}".strip())]
-    lines.append(html.escape(point.created.replace("T", " ").replace("+00:00", " UTC")))
+    lines = [f"<b>{chart_text(point.label)}</b>", chart_text(f"{value} {interval}".strip())]
+    lines.append(chart_text(point.created.replace("T", " ").replace("+00:00", " UTC")))
     lines.append(f"{len(point.seeds)} {'seed' if len(point.seeds) == 1 else 'seeds'}")
     return "<br>".join(lines)
 
@@ -135,7 +134,7 @@ def _step_note(series: Series, step: Step, number: int) -> dict[str, Any]:
         "yanchor": "bottom",
         "yshift": 14 * (number % 2),
         "xanchor": "center" if step.index < len(series.points) - 1 else "right",
-        "text": html.escape(f"{change} ({step.verdict})"),
+        "text": chart_text(f"{change} ({step.verdict})"),
         "showarrow": False,
         "font": {"size": 11, "color": _shade(step)},
     }

@@ -50,7 +50,7 @@ def series_text(suffix: str) -> Callable[[History], str]:
     """A writer of a history in the format of a suffix; as CSV it is the points alone."""
 
     def write(history: History) -> str:
-        steps, points = step_table(history.series), point_table(history.series)
+        steps, points = step_table(history.series), point_table(history.series, short=suffix != ".csv")
         sheets = [Sheet("Points", points[0], points[1], len(points[0]))]
         if suffix != ".csv":
             notes = [["", "", "", note] for note in history.notes]

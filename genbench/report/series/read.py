@@ -256,6 +256,7 @@ def _of_row(row: Sequence[tuple[_Commit, list[Record]]], wanted: set[tuple[str, 
         (m.name, m.extractor, m.estimator)
         for _, records in row
         for record in records
+        if record.status == "ok"
         for m in record.metrics
         if (m.name, m.estimator) in wanted and m.value is not None
     )
@@ -361,7 +362,7 @@ def _errors(found: Sequence[_Measured]) -> list[float]:
     counts = [len(one.point.seeds) for one in found]
     spreads = [0.0 if one.pooled is None else one.pooled.spread or 0.0 for one in found]
     freedom = sum(n - 1 for n in counts)
-    common = sum((n - 1) * s**2 for n, s in zip(counts, spreads)) / freedom if freedom else 0.0
+    common = sum((n - 1) * s * s for n, s in zip(counts, spreads)) / freedom if freedom else 0.0
     return [math.sqrt(max(one.own**2, common) / n) for one, n in zip(found, counts)]
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -36,6 +36,8 @@ _MOST_SIMULATED = 10_000
 """Candidates beyond which the bound alone is used: series of more than three hundred points."""
 _SCALE_TAIL = 0.1
 """Noise is simulated at the upper confidence bound of its scale that this share of series would exceed."""
+_LARGEST = 150
+"""Binary exponent of values that are taken as they are; the squares of far larger ones are no numbers."""
 _ROUNDING = 1e-9
 """Noise that every value has at least, as a share of the largest one."""
 _SHARE_APART = 5
@@ -104,6 +106,12 @@ def find_steps(
     y, errors = _checked(values, standard_errors, alpha)
     if exact:
         return _exact(y)
+    scale = 2.0 ** max(0, math.frexp(float(np.abs(y).max()))[1] - _LARGEST)
+    return _scaled(_found(y / scale, errors / scale, alpha), scale)
+
+
+def _found(y: np.ndarray, errors: np.ndarray, alpha: float) -> Segmentation:
+    """The steps of values whose squares are numbers."""
     kept = np.arange(len(y))
     while True:
         noise = _Noise.of(y[kept], errors[kept])
@@ -113,6 +121,14 @@ def find_steps(
             break
         kept = np.delete(kept, spike)
     return _result(fit, p_values, kept, y)
+
+
+def _scaled(found: Segmentation, scale: float) -> Segmentation:
+    steps = [
+        replace(one, change=one.change * scale, ci95=(one.ci95[0] * scale, one.ci95[1] * scale)) for one in found.steps
+    ]
+    segments = [replace(one, mean=one.mean * scale) for one in found.segments]
+    return Segmentation(tuple(steps), tuple(segments), found.apart, found.noise * scale)
 
 
 def _checked(

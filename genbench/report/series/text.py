@@ -55,8 +55,12 @@ def step_table(series: Sequence[Series]) -> Table:
     return list(STEP_HEADS), rows
 
 
-def point_table(series: Sequence[Series]) -> Table:
-    """Heads and rows of all points, one a row; a gap has its reason in place of an interval."""
+def point_table(series: Sequence[Series], *, short: bool = False) -> Table:
+    """Heads and rows of all points, one a row; a gap has its reason in place of an interval.
+
+    short: times to the minute, and no column of commits, whose first digits the points are called by.
+    """
+    heads = [head for head in POINT_HEADS if not short or head != "commit"]
     rows = []
     for one in series:
         for index, point in enumerate(one.points):
@@ -66,14 +70,19 @@ def point_table(series: Sequence[Series]) -> Table:
                     one.row,
                     one.title,
                     point.label,
-                    point.commit or "",
-                    point.created,
+                    *([] if short else [point.commit or ""]),
+                    _minute(point.created) if short else point.created,
                     *_value_cells(one.metric, point),
                     ", ".join(map(str, point.seeds)),
                     _mean_cell(one, index),
                 ]
             )
-    return list(POINT_HEADS), rows
+    return heads, rows
+
+
+def _minute(created: str) -> str:
+    """``"2026-11-01 03:00"``"""
+    return created[:16].replace("T", " ")
 
 
 def _value_cells(metric: MetricResult, point: Point) -> tuple[Data, Data]:
