@@ -16,31 +16,6 @@ RELATIVE = 1e-6
 NO_INTERVAL = "no interval"
 """How the note of a metric begins that has none."""
 
-_SHARE = (0.0, 1.0)
-RANGES: dict[str, tuple[float, float]] = {
-    "fid": (0.0, math.inf),
-    "sfid": (0.0, math.inf),
-    "fid_per_class": (0.0, math.inf),
-    "inception_score": (1.0, math.inf),
-    "precision": _SHARE,
-    "recall": _SHARE,
-    "f1": _SHARE,
-    "coverage": _SHARE,
-    "density": (0.0, math.inf),
-    "ssim": (-1.0, 1.0),
-    "ms_ssim": _SHARE,
-    "ssim_pairwise": (-1.0, 1.0),
-    "lpips": (0.0, math.inf),
-    "memorised_share": _SHARE,
-    "nearest_train_distance": _SHARE,
-    "clip_score": (0.0, math.inf),
-    "clip_accuracy": _SHARE,
-    "clip_r_precision": _SHARE,
-    "bits_per_dim": (0.0, math.inf),
-    "nats_per_image": (0.0, math.inf),
-}
-"""Least and largest value; metrics that are not here have any."""
-
 _EDITED = "the record was edited, or its files are of another run. Run `genbench rescore` and hand in what that wrote."
 
 
@@ -84,7 +59,7 @@ def _interval(metric: MetricResult) -> str:
 
 
 def _range(metric: MetricResult) -> str:
-    low, high = RANGES.get(metric.name, (-math.inf, math.inf))
+    low, high = metric_name(metric.name).range
     assert metric.value is not None
     if low - RELATIVE <= metric.value <= high + RELATIVE:
         return ""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from genbench.check.collect import Entry
-from genbench.leaderboard.arithmetic import RANGES, RELATIVE, contradicted, is_close
+from genbench.leaderboard.arithmetic import RELATIVE, contradicted, is_close
 from genbench.metrics.statistics import mean_interval, wilson_interval
 from genbench.record import MetricResult
+from genbench.report.names import metric_name
 
 SHARES = frozenset({"precision", "memorised_share", "clip_accuracy", "clip_r_precision"})
 """Metrics that are shares of images, with Wilson's interval."""
@@ -91,7 +91,7 @@ def _unequal(metric: MetricResult, array: np.ndarray) -> list[str]:
     around = wilson_interval(float(scores.sum()), len(scores)) if share else mean_interval(scores)
     if around is None:
         return []
-    least, most = RANGES.get(metric.name, (-math.inf, math.inf))
+    least, most = metric_name(metric.name).range
     low, high = max(around[0], least), min(around[1], most)
     slack = RELATIVE * max(abs(low), abs(high)) + 1e-12
     if metric.ci95[0] <= low + slack and metric.ci95[1] >= high - slack:

@@ -1,4 +1,4 @@
-"""Display names of metrics: labels, units, number formats, direction arrows and one line on what each says.
+"""What a reader of records knows of each metric: label, unit, number format, range, arrow, one line on what it says.
 
 A metric unknown to this table is shown under its own name with underscores as spaces, so that plug-ins need no entry.
 """
@@ -22,15 +22,21 @@ GROUPS: dict[Group, str] = {
     "other": "Other",
 }
 
+ANY = (-math.inf, math.inf)
+NOT_NEGATIVE = (0.0, math.inf)
+SHARE = (0.0, 1.0)
+SIGNED = (-1.0, 1.0)
+
 
 @dataclass(frozen=True)
 class MetricName:
-    """How one metric is shown."""
+    """How one metric is shown; ``range``: the least and the largest value that it can have."""
 
     label: str
     group: Group
     style: Style = "significant"
     meaning: str = ""
+    range: tuple[float, float] = ANY
 
 
 METRICS: dict[str, MetricName] = {
@@ -38,64 +44,111 @@ METRICS: dict[str, MetricName] = {
         "FID",
         "quality",
         meaning="Fréchet distance between Gaussians fitted to the features of samples and training set.",
+        range=NOT_NEGATIVE,
+    ),
+    "fid_infinity": MetricName(
+        "FID∞", "quality", meaning="FID extrapolated to infinitely many samples; without bias, so it may fall below 0."
+    ),
+    "fid_per_class": MetricName(
+        "FID by class", "quality", meaning="FID within each class, averaged over the classes.", range=NOT_NEGATIVE
+    ),
+    "sfid": MetricName(
+        "sFID",
+        "quality",
+        meaning="Fréchet distance of spatial features: where things are in the image.",
+        range=NOT_NEGATIVE,
     ),
     "kid": MetricName(
         "KID",
         "quality",
         meaning="Squared maximum mean discrepancy with a cubic kernel; unbiased, so it may fall below 0.",
     ),
+    "kid_full": MetricName("KID (all pairs)", "quality", meaning="KID over all pairs of images in place of subsets."),
     "inception_score": MetricName(
         "IS",
         "quality",
         meaning="Exponential of the mean divergence of p(y | x) from p(y): confident and varied classes.",
+        range=(1.0, math.inf),
+    ),
+    "is_infinity": MetricName(
+        "IS∞", "quality", meaning="Inception Score of one split, extrapolated to infinitely many samples."
     ),
     "precision": MetricName(
-        "Precision", "quality", "share", "Share of the samples inside the real manifold (k nearest neighbours)."
+        "Precision", "quality", "share", "Share of the samples inside the real manifold (k nearest neighbours).", SHARE
     ),
-    "recall": MetricName("Recall", "quality", "share", "Share of the real images inside the manifold of the samples."),
+    "recall": MetricName(
+        "Recall", "quality", "share", "Share of the real images inside the manifold of the samples.", SHARE
+    ),
+    "f1": MetricName("F1", "quality", "share", "Harmonic mean of precision and recall.", SHARE),
     "density": MetricName(
-        "Density", "quality", "share", "Real neighbourhoods around a sample, relative to the number expected."
+        "Density",
+        "quality",
+        "share",
+        "Real neighbourhoods around a sample, relative to the number expected.",
+        NOT_NEGATIVE,
     ),
     "coverage": MetricName(
-        "Coverage", "quality", "share", "Share of the real images with a sample in their neighbourhood."
+        "Coverage", "quality", "share", "Share of the real images with a sample in their neighbourhood.", SHARE
     ),
     "ssim_pairwise": MetricName(
-        "Pairwise SSIM", "quality", "share", "Mean similarity among samples: high when they resemble one another."
+        "Pairwise SSIM",
+        "quality",
+        "share",
+        "Mean similarity among samples: high when they resemble one another.",
+        SIGNED,
     ),
     "memorised_share": MetricName(
         "Memorised",
         "quality",
         "percent",
         "Share of the samples nearer to a training image than test images usually are.",
+        SHARE,
     ),
     "nearest_train_distance": MetricName(
-        "Distance to training set", "quality", meaning="Distance of a sample to its nearest training image."
+        "Distance to training set",
+        "quality",
+        meaning="Distance of a sample to its nearest training image.",
+        range=SHARE,
     ),
     "clip_score": MetricName(
-        "CLIP score", "quality", meaning="Agreement of image and caption in the features of CLIP."
+        "CLIP score", "quality", meaning="Agreement of image and caption in the features of CLIP.", range=NOT_NEGATIVE
     ),
     "clip_accuracy": MetricName(
         "CLIP accuracy",
         "quality",
         "percent",
         "Share of the samples that CLIP takes for the class that was asked for, by the names of the classes.",
+        SHARE,
     ),
     "clip_r_precision": MetricName(
-        "CLIP R-precision", "quality", "percent", "Share of the samples that fit their own caption best among others."
+        "CLIP R-precision",
+        "quality",
+        "percent",
+        "Share of the samples that fit their own caption best among others.",
+        SHARE,
     ),
     "bits_per_dim": MetricName(
-        "Bits/dim", "likelihood", "bits", "−log₂ P(x) / D of test images: fewer bits, better prediction of unseen data."
+        "Bits/dim",
+        "likelihood",
+        "bits",
+        "−log₂ P(x) / D of test images: fewer bits, better prediction of unseen data.",
+        NOT_NEGATIVE,
     ),
-    "nats_per_image": MetricName("Nats/image", "likelihood", meaning="−ln P(x) of test images."),
+    "nats_per_image": MetricName("Nats/image", "likelihood", meaning="−ln P(x) of test images.", range=NOT_NEGATIVE),
     "ssim": MetricName(
-        "SSIM", "reconstruction", "share", "Structural similarity of test images to their reconstructions."
+        "SSIM", "reconstruction", "share", "Structural similarity of test images to their reconstructions.", SIGNED
     ),
-    "ms_ssim": MetricName("MS-SSIM", "reconstruction", "share", "SSIM over several scales."),
+    "ms_ssim": MetricName("MS-SSIM", "reconstruction", "share", "SSIM over several scales.", SHARE),
     "psnr": MetricName(
         "PSNR (dB)", "reconstruction", meaning="Peak signal-to-noise ratio of reconstructions, in decibels."
     ),
+    "psnr_pooled": MetricName(
+        "Pooled PSNR (dB)",
+        "reconstruction",
+        meaning="Peak signal-to-noise ratio of the squared error averaged over all images, in decibels.",
+    ),
     "lpips": MetricName(
-        "LPIPS", "reconstruction", "share", "Distance of reconstructions in the features of a network."
+        "LPIPS", "reconstruction", "share", "Distance of reconstructions in the features of a network.", NOT_NEGATIVE
     ),
     "images_per_second": MetricName("Images/s", "cost", "rate", "Sampling rate, from noise to uint8 pixels."),
     "latency_seconds": MetricName("Latency", "cost", "seconds", "Time to sample one image alone."),

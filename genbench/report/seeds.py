@@ -13,9 +13,7 @@ from genbench.evaluation.compare import first_difference
 from genbench.evaluation.uncertainty import are_equal, metric_half_widths, shares_images
 from genbench.files import hash_value
 from genbench.record import MetricResult, Record
-from genbench.report.names import metric_name
-
-_AT_MOST_ONE = {"precision", "recall", "coverage", "memorised_share"}
+from genbench.report.names import ANY, metric_name
 
 
 @dataclass(frozen=True)
@@ -136,17 +134,18 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
     if len(used) == 1:
         return Pooled(first, values, note=note)
     mean, half, spread = mean_of_seeds(used)
-    least, most = _range(first.name, min(m.value or 0.0 for m in used))
+    least, most = interval_ends(first.name, [m.value for m in used if m.value is not None])
     ci95 = None if half is None else (max(mean - half, least), min(mean + half, most))
     told = {key: value for key, value in first.provenance.items() if key != "standard_error"}
     joined = first.model_copy(update={"value": mean, "ci95": ci95, "provenance": told})
     return Pooled(joined, values, spread, note)
 
 
-def _range(name: str, smallest: float) -> tuple[float, float]:
+def interval_ends(name: str, values: Sequence[float]) -> tuple[float, float]:
     """What the interval of a share ends at; other intervals stay whole, for differences are made from them."""
-    is_share = metric_name(name).style in ("share", "percent") and smallest >= 0
-    return 0.0 if is_share else -math.inf, 1.0 if is_share and name in _AT_MOST_ONE else math.inf
+    shown = metric_name(name)
+    least, most = shown.range if shown.style in ("share", "percent") else ANY
+    return min(least, *values), max(most, *values)
 
 
 def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:
