@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from genbench.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -12,17 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluator", "__version__", "evaluate"]
 
-_LAZY = {"evaluate": "genbench.evaluation.evaluate", "Evaluator": "genbench.evaluation.evaluator"}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what the top level offers on first use, so that ``import genbench`` stays light."""
-    if name not in _LAZY:
-        raise AttributeError(f"module 'genbench' has no attribute '{name}'")
-    import importlib
-
-    return getattr(importlib.import_module(_LAZY[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+__getattr__, __dir__ = lazy(
+    __name__, {"evaluate": "genbench.evaluation.evaluate", "Evaluator": "genbench.evaluation.evaluator"}
+)

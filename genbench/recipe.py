@@ -11,13 +11,15 @@ import inspect
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genbench import registry
-from genbench.api import GenerativeModel, ModelConfig, SamplerOptions
 from genbench.errors import UsageError, nearest, unknown
+
+if TYPE_CHECKING:
+    from genbench.api import GenerativeModel, ModelConfig, SamplerOptions
 
 
 class TrainRecipe(BaseModel):
@@ -132,6 +134,8 @@ def sampler_options(model: type[GenerativeModel], values: dict[str, Any]) -> Sam
     Raises:
         UsageError: an option unknown to genbench, or one that this model ignores.
     """
+    from genbench.api import SamplerOptions
+
     known = {f.name for f in fields(SamplerOptions)}
     for name in values:
         if name not in known:

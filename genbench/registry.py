@@ -11,10 +11,12 @@ import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from genbench.api import GenerativeModel
 from genbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from genbench.api import GenerativeModel
 
 Group = Literal["models", "controls", "metrics", "extractors"]
 
@@ -102,12 +104,16 @@ def _from_file(reference: str) -> Any:
             del sys.modules[module_name]
             raise UsageError(f"Importing {file} failed: {type(error).__name__}: {error}") from error
     if not hasattr(module, class_name):
+        from genbench.api import GenerativeModel
+
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, GenerativeModel)]
         raise unknown(f"class in {file}", class_name, classes)
     return getattr(module, class_name)
 
 
 def _checked(value: Any, reference: str) -> type[GenerativeModel]:
+    from genbench.api import GenerativeModel
+
     if not (isinstance(value, type) and issubclass(value, GenerativeModel)):
         raise UsageError(f"'{reference}' is {value!r}, expected a subclass of genbench.api.GenerativeModel.")
     return value

@@ -15,10 +15,8 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
-from scipy import special, stats
 
 from genbench.check.collect import Entry
 from genbench.evaluation.compare import first_difference, of_record, pair_difference, paired_difference
@@ -30,7 +28,7 @@ from genbench.evaluation.uncertainty import (
     shares_images,
     widened,
 )
-from genbench.metrics.statistics import Z95
+from genbench.metrics.statistics import Z95, student_below, student_quantile
 from genbench.record import MetricResult
 
 
@@ -46,14 +44,7 @@ class Noise:
         """One-sided p-value of a distance ``gap`` beyond what is to be rejected, on the side of half width ``half``."""
         if half == 0:
             return float(gap <= 0)
-        quantile = -gap / half * _t975(self.freedom)
-        return float(special.ndtr(quantile) if math.isinf(self.freedom) else special.stdtr(self.freedom, quantile))
-
-
-@lru_cache
-def _t975(freedom: float) -> float:
-    """Of Student's t, the normal's where ``freedom`` is infinite."""
-    return float(stats.t.ppf(0.975, freedom))
+        return student_below(-gap / half * student_quantile(self.freedom), self.freedom)
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ class Spread:
     @property
     def noise(self) -> Noise:
         """Of the difference of the means, by Student's t."""
-        half = _t975(self.freedom) * math.sqrt(self.variance * self.weight)
+        half = student_quantile(self.freedom) * math.sqrt(self.variance * self.weight)
         return Noise(half, half, self.freedom)
 
     @property

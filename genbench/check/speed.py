@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
-from scipy import stats
 
 from genbench.check.collect import Entry
 from genbench.check.moderation import posterior_variance, prior_variance
+from genbench.metrics.statistics import student_below, student_quantile
 from genbench.record import REPEATED, Record
 
 RATE = "images_per_second"
@@ -173,7 +173,7 @@ class SpeedP:
         """The loss of the mean rate (a share) from which ``slower`` is at most ``alpha``."""
         if math.isnan(self.error):
             return math.nan
-        return -math.expm1(-math.log1p(self.margin) - float(stats.t.isf(alpha, self.freedom)) * self.error)
+        return -math.expm1(-math.log1p(self.margin) + student_quantile(self.freedom, alpha) * self.error)
 
 
 def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[SpeedP]:
@@ -190,6 +190,6 @@ def p_values(contests: Sequence[Contest], margins: Sequence[float]) -> list[Spee
         variance = max(posterior_variance(one.variance, one.freedom, prior, weight), least)
         error = math.sqrt(variance * one.weight + one.drift)
         freedom, shift = min(weight + one.freedom, known), math.log1p(margin)
-        slower, faster = (float(stats.t.cdf((sign * one.mean + shift) / error, freedom)) for sign in (1, -1))
+        slower, faster = (student_below((sign * one.mean + shift) / error, freedom) for sign in (1, -1))
         found.append(SpeedP(slower, faster, error, freedom, margin))
     return found

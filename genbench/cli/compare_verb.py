@@ -43,7 +43,7 @@ def command(a: Path, b: Path, metrics: str | None, json_file: Path | None, toler
     from genbench.cli.names import listed
     from genbench.evaluation.compare import compare, load_measured
     from genbench.files import write_json
-    from genbench.metrics.scoring import metric_name
+    from genbench.metrics.names import metric_name
 
     names = None if metrics is None else [metric_name(name) for name in listed("--metrics", metrics)]
     found = compare(load_measured(a), load_measured(b), names, tolerance_free=tolerance_free)

@@ -52,8 +52,7 @@ def command(
 
 
 def _render_run(folder: Path) -> Path:
-    from genbench.report import build_report
-    from genbench.report.build import check_writable
+    from genbench.report.build import build_report, check_writable
     from genbench.report.tables import write_summary
     from genbench.run.run import read_run_file
 

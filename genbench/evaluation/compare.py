@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from genbench.errors import DataError, UsageError, unknown
 from genbench.evaluation.result import EvalResult, read_result, read_scores
@@ -26,6 +25,7 @@ from genbench.evaluation.uncertainty import (
     unpaired_difference,
     widened,
 )
+from genbench.metrics.statistics import student_below, student_quantile
 from genbench.record import REPEATED, MetricResult, Record, read_record
 
 Verdict = Literal["better", "worse", "same within noise", "different", "equal", "no interval", "not comparable"]
@@ -172,8 +172,8 @@ def paired_difference(a: np.ndarray, b: np.ndarray, things: str) -> Difference:
     differences = b - a
     n = len(differences)
     mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    half = student_quantile(n - 1) * error
+    p = 2 * student_below(-abs(mean) / error, n - 1) if error > 0 else float(mean == 0)
     return Difference(mean, (mean - half, mean + half), p, f"paired over {n} {things}s", n)
 
 

@@ -10,8 +10,9 @@ from genbench import registry
 from genbench.errors import UsageError
 from genbench.features.image_text import embeds_texts
 from genbench.metrics.base import Metric, Need, PairMetric
+from genbench.metrics.names import metric_name
 from genbench.metrics.options import build_metric
-from genbench.metrics.scoring import load_metric, metric_name
+from genbench.metrics.scoring import load_metric
 from genbench.protocols import Protocol, load_protocol
 
 DEFAULT_METRICS = ("fid", "kid", "inception_score", "precision", "recall", "density", "coverage")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 from scipy.optimize import nnls
 
 from genbench.errors import DataError, UsageError
@@ -221,7 +221,7 @@ def _measured(size: int, parts: Sequence[Estimate], shown: float) -> SizeFigures
 
 
 def _quantiles(power: float, alpha: float) -> float:
-    return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power))
+    return float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
 
 
 def _measure(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from genbench.errors import DataError
 from genbench.files import hash_file, read_npz, write_json, write_npz
-from genbench.metrics.scoring import metric_name
+from genbench.metrics.names import metric_name
 from genbench.record import MetricResult, PerImage
 
 SCHEMA_VERSION = 1

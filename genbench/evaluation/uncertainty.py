@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from genbench.metrics.statistics import Z95
 from genbench.record import MetricResult
@@ -113,7 +113,7 @@ def unpaired_difference(a: float, b: float, around_a: HalfWidths, around_b: Half
 def _p_value(difference: float, half: float) -> float:
     if difference == 0:
         return 1.0
-    return 0.0 if half == 0 else float(2 * stats.norm.sf(Z95 * abs(difference) / half))
+    return 0.0 if half == 0 else float(2 * special.ndtr(-Z95 * abs(difference) / half))
 
 
 def _is_number(value: Any) -> bool:

@@ -10,8 +10,6 @@ import numpy as np
 from genbench import registry
 from genbench.check.collect import Entry
 from genbench.evaluation.compare import first_difference
-from genbench.features.packaged import PackagedSource
-from genbench.features.packaged_clip import PackagedClipSource
 from genbench.leaderboard.scores import numbers
 from genbench.leaderboard.statements import QUALITIES, named
 from genbench.metrics import load_metric
@@ -118,6 +116,9 @@ def _weights(extractor: str) -> str | None:
     """SHA-256 of an extractor's weights where genbench knows it beforehand; no network is loaded."""
     if extractor not in registry.names("extractors"):
         return None
+    from genbench.features.packaged import PackagedSource
+    from genbench.features.packaged_clip import PackagedClipSource
+
     source = registry.load("extractors", extractor)
     if isinstance(source, PackagedSource | PackagedClipSource):
         return source.files.manifest().sha256

@@ -3,22 +3,25 @@
 Found through the entry-point group ``genbench.metrics``; `score` runs a list of them.
 """
 
-from genbench.metrics.base import (
-    Estimate,
-    ImageLikelihoods,
-    ImageText,
-    Metric,
-    MetricInputs,
-    NotApplicable,
-    PairMetric,
-    Side,
-)
-from genbench.metrics.frechet_stream import FrechetStream
-from genbench.metrics.scoring import load_metric, score
+from typing import TYPE_CHECKING
 
-__all__ = [
+from genbench.lazy import lazy
+
+if TYPE_CHECKING:
+    from genbench.metrics.base import Estimate as Estimate
+    from genbench.metrics.base import ImageLikelihoods as ImageLikelihoods
+    from genbench.metrics.base import ImageText as ImageText
+    from genbench.metrics.base import Metric as Metric
+    from genbench.metrics.base import MetricInputs as MetricInputs
+    from genbench.metrics.base import NotApplicable as NotApplicable
+    from genbench.metrics.base import PairMetric as PairMetric
+    from genbench.metrics.base import Side as Side
+    from genbench.metrics.frechet_stream import FrechetStream as FrechetStream
+    from genbench.metrics.scoring import load_metric as load_metric
+    from genbench.metrics.scoring import score as score
+
+_OF_BASE = (
     "Estimate",
-    "FrechetStream",
     "ImageLikelihoods",
     "ImageText",
     "Metric",
@@ -26,6 +29,14 @@ __all__ = [
     "NotApplicable",
     "PairMetric",
     "Side",
-    "load_metric",
-    "score",
-]
+)
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        **dict.fromkeys(_OF_BASE, "genbench.metrics.base"),
+        "FrechetStream": "genbench.metrics.frechet_stream",
+        "load_metric": "genbench.metrics.scoring",
+        "score": "genbench.metrics.scoring",
+    },
+)

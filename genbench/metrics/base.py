@@ -10,18 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from genbench.data.base import ImageDataset
 from genbench.errors import DataError
-from genbench.features.base import FeatureExtractor
-from genbench.features.image_text import ImageTextModel
 from genbench.files import hash_value, read_npz, write_npz
 from genbench.metrics.pairs import ImagePairs
 from genbench.metrics.sides import NotApplicable, Side
 from genbench.record import MetricKind
+
+if TYPE_CHECKING:
+    from genbench.data.base import ImageDataset
+    from genbench.features.base import FeatureExtractor
+    from genbench.features.image_text import ImageTextModel
 
 __all__ = [
     "Estimate",

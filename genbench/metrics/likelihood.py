@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
-import torch
 
-from genbench.api import Kind
 from genbench.errors import DataError
-from genbench.images import bits_per_dim
 from genbench.metrics.base import Estimate, ImageLikelihoods, Metric, MetricInputs, NoEstimate, NotApplicable
 from genbench.metrics.estimates import mean_estimate
 from genbench.metrics.statistics import Z95
@@ -32,8 +29,7 @@ def _estimate(values: np.ndarray, likelihood: ImageLikelihoods, error_scale: flo
         return NoEstimate(likelihood.estimator, likelihood.failure)
     if likelihood.kind not in KINDS:
         raise DataError(
-            f"Likelihood '{likelihood.estimator}' is of kind '{likelihood.kind}', expected one of "
-            f"{', '.join(get_args(Kind))}."
+            f"Likelihood '{likelihood.estimator}' is of kind '{likelihood.kind}', expected one of {', '.join(KINDS)}."
         )
     infinite = int((~np.isfinite(values)).sum())
     if infinite:
@@ -91,11 +87,8 @@ class BitsPerDim(Metric):
             NotApplicable: the model gives no likelihood.
         """
         dims = inputs.test_split().spec.dims
-        scale = float(bits_per_dim(torch.tensor(-1.0, dtype=torch.float64), dims))
-        return [
-            _estimate(bits_per_dim(torch.from_numpy(nats), dims).numpy(), likelihood, scale)
-            for likelihood, nats in _nats(inputs)
-        ]
+        one_bit = dims * math.log(2.0)  # a bit per dimension, in nats
+        return [_estimate(-nats / one_bit, likelihood, 1.0 / one_bit) for likelihood, nats in _nats(inputs)]
 
 
 class NatsPerImage(Metric):

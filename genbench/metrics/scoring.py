@@ -5,28 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from genbench import registry
 from genbench.errors import DataError, GenbenchError, UsageError
-from genbench.features.base import FeatureExtractor
-from genbench.features.image_text import ImageTextModel
 from genbench.metrics.base import Estimate, Metric, MetricInputs, Need, NoEstimate, NotApplicable
 from genbench.metrics.options import build_metric
 from genbench.record import MetricResult, MetricStatus
 
+if TYPE_CHECKING:
+    from genbench.features.base import FeatureExtractor
+    from genbench.features.image_text import ImageTextModel
+
 logger = logging.getLogger(__name__)
-
-
-ALIASES = {"is": "inception_score"}
-
-
-def metric_name(name: str) -> str:
-    """The registered name of a metric that may be written shorter."""
-    lowered = name.lower()
-    return ALIASES.get(lowered, name if name in registry.names("metrics") else lowered)
 
 
 def load_metric(name: str, options: Mapping[str, Any] | None = None) -> Metric:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genbench.errors import DataError
-from genbench.features.base import Features
 from genbench.metrics.moments import Moments
+
+if TYPE_CHECKING:
+    from genbench.features.base import Features
 
 
 class NotApplicable(Exception):  # noqa: N818

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy import special  # scipy.stats takes a second to import, which is most of what `genbench check` would take
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the standard normal distribution."""
@@ -18,9 +18,14 @@ def normal_interval(value: float, standard_error: float, low: float = -math.inf)
     return max(value - half, low), value + half
 
 
-def student_quantile(degrees: int) -> float:
-    """97.5 % quantile of Student's t distribution, for a standard error from ``degrees`` + 1 values."""
-    return float(stdtrit(degrees, 0.975))
+def student_quantile(freedom: float, share: float = 0.975) -> float:
+    """Quantile of Student's t distribution with these degrees of freedom, the normal's where they are infinite."""
+    return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
+
+
+def student_below(value: float, freedom: float) -> float:
+    """The share of Student's t distribution below a value, the normal's where the degrees of freedom are infinite."""
+    return float(special.ndtr(value) if math.isinf(freedom) else special.stdtr(freedom, value))
 
 
 def positive_interval(value: float, standard_error: float, quantile: float = Z95) -> tuple[float, float]:

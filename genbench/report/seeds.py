@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from genbench.evaluation.compare import first_difference
 from genbench.evaluation.uncertainty import are_equal, metric_half_widths, shares_images
 from genbench.files import hash_value
+from genbench.metrics.statistics import Z95, student_quantile
 from genbench.record import MetricResult, Record
 from genbench.report.names import ANY, metric_name
 
@@ -164,8 +164,8 @@ def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None,
         mean = float(values.mean())
     around = [metric_half_widths(metric) for metric in metrics]
     own = math.sqrt(float(np.mean([0.0 if one is None else one.standard_error**2 for one in around])))
-    own *= float(stats.norm.ppf(0.975))
-    of_seeds = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    own *= Z95
+    of_seeds = student_quantile(n - 1) * spread / math.sqrt(n)
     half = math.hypot(of_seeds, own) if shares_images(metrics) else max(of_seeds, own / math.sqrt(n))
     mean = mean if math.isfinite(mean) else float((values / n).sum())
     return mean, half if half > 0 and math.isfinite(abs(mean) + half) else None, spread

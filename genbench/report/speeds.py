@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from genbench.check.collect import Entry
 from genbench.check.speed import RATE, contest, sides
+from genbench.metrics.statistics import student_quantile
 
 _WIDEST = 200.0
 """Of logarithms of rates or paces, and half an interval: what is farther apart is no measurement, and its change may be
@@ -45,7 +45,7 @@ def speed_change(baseline: Sequence[Entry], candidate: Sequence[Entry], metric: 
     half = math.inf
     if one.freedom:
         weight = one.weight + sum(_of_median(n) - 1.0 / n for n in counts)
-        half = float(stats.t.ppf(0.975, one.freedom)) * math.sqrt(one.variance * weight + one.drift)
+        half = student_quantile(one.freedom) * math.sqrt(one.variance * weight + one.drift)
     if half > _WIDEST:
         return Change(share, None, found.paces is not None)
     low, high = sorted(math.expm1(sign * one.log_ratio + side * half) for side in (-1, 1))

@@ -25,7 +25,7 @@ from genbench.errors import DataError, GenbenchError, UsageError
 from genbench.files import write_json, write_text
 from genbench.metrics import load_metric
 from genbench.record import Record, read_record
-from genbench.report import build_report
+from genbench.report.build import build_report
 from genbench.report.tables import write_summary
 from genbench.run.announce import announce, announce_grey_values, announce_image_text, with_extractor
 from genbench.run.plan import CellPlan, RowPlan, plan_cells, with_published_weights

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from genbench import __version__
 from genbench.data.base import Splits
@@ -23,6 +22,7 @@ from genbench.files import hash_file, hash_value, read_npz, write_npz
 from genbench.metrics import load_metric, score
 from genbench.metrics.base import Estimate, ImageText, MetricInputs, Side
 from genbench.metrics.pairs import StoredPairs
+from genbench.metrics.statistics import student_quantile
 from genbench.record import DatasetInfo, MetricResult, PerImage, Record, Timing, Training, read_record, write_record
 from genbench.run.captions import asked_labels, image_text_model, image_text_of
 from genbench.run.plan import CellPlan, RowPlan
@@ -273,7 +273,7 @@ def _median(values: list[float], estimator: str, conditions: dict[str, Any]) -> 
     middle = statistics.median(values)
     if len(values) < 2:
         return Estimate(middle, len(values), estimator=estimator, conditions=conditions)
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     interval = (max(0.0, middle - half), middle + half)
     how = "Student t over repetitions"
     return Estimate(middle, len(values), interval, how, estimator=estimator, conditions=conditions)

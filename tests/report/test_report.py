@@ -14,7 +14,7 @@ from report_fixture import HOSTILE, write_run
 
 from genbench.errors import UsageError
 from genbench.files import write_npz
-from genbench.report import build_report
+from genbench.report.build import build_report
 from genbench.report.charts import time_chart
 from genbench.report.grids import enlarge, mosaic, pairs, png_uri, square_grid
 from genbench.report.load import flat_seconds

@@ -6,7 +6,7 @@ import time
 import pytest
 from report_fixture import HOSTILE, write_run
 
-from genbench.report import build_report
+from genbench.report.build import build_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")

@@ -10,8 +10,7 @@ import pytest
 from report_fixture import metric, write_run
 from report_runs import row, write_records
 
-from genbench.report import build_report
-from genbench.report.build import write_changes, write_report, write_series
+from genbench.report.build import build_report, write_changes, write_report, write_series
 from genbench.report.sources import read_sources
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -23,9 +23,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from genbench.errors import UsageError
+from genbench.metrics.statistics import student_quantile
 
 LONGEST_ARC = 32
 """Points of the longest passage that is held against both of its sides at once; longer ones show as two splits."""
@@ -170,7 +171,7 @@ class _Noise:
         if not errors.any() or len(y) < 2:
             return cls(np.ones_like(y), rounding)
         own = np.square(errors)
-        typical = float(np.median(np.square(np.diff(y)))) / (2 * stats.chi2.ppf(0.5, 1))
+        typical = float(np.median(np.square(np.diff(y)))) / (2 * _chi_square_quantile(0.5, 1))
         variances = own + max(0.0, typical - float(np.median(own)))
         variances = np.maximum(variances, float(np.median(variances)) / _HEAVIEST)
         return cls(variances, max(float(np.mean(own / variances)), rounding / float(np.median(variances))))
@@ -301,10 +302,10 @@ def _p_value(fit: _Fit, arcs: _Arcs, squares: float, gain: float) -> float:
     if gain <= least:
         return 1.0
     ratio = gain / max(within / freedom, least)
-    bound = len(arcs.start) * float(stats.f.sf(ratio, 1, freedom))
+    bound = len(arcs.start) * float(special.fdtrc(1, freedom, ratio))
     if bound <= _CLEAR or len(arcs.start) > _MOST_SIMULATED:
         return min(1.0, bound)
-    scale = max(within / float(stats.chi2.ppf(_SCALE_TAIL, freedom)), least)
+    scale = max(within / _chi_square_quantile(_SCALE_TAIL, freedom), least)
     spread = np.sqrt(scale * fit.noise.variances)
     rng = np.random.default_rng(0)
     above = done = 0
@@ -326,7 +327,7 @@ def _tidied(fit: _Fit, p_values: dict[int, float], alpha: float) -> tuple[_Fit, 
     while len(fit.breaks) > 2:
         t_squared = [_between(fit, k) for k in range(1, len(fit.breaks) - 1)]
         weakest = int(np.argmin(t_squared)) + 1
-        if float(stats.f.sf(t_squared[weakest - 1], 1, fit.freedom)) <= alpha:
+        if float(special.fdtrc(1, fit.freedom, t_squared[weakest - 1])) <= alpha:
             break
         p_values = {k: p for k, p in p_values.items() if k != fit.breaks[weakest]}
         fit = _Fit(fit.y, fit.noise, (*fit.breaks[:weakest], *fit.breaks[weakest + 1 :]))
@@ -358,7 +359,7 @@ def _result(fit: _Fit, p_values: dict[int, float], kept: np.ndarray, y: np.ndarr
     shifts = []
     for position, index in enumerate(edges[1:], start=1):
         change, error = _difference(fit, position)
-        half = float(stats.t.ppf(0.975, fit.freedom)) * error
+        half = student_quantile(fit.freedom) * error
         shifts.append(Shift(index, change, (change - half, change + half), p_values[fit.breaks[position]]))
     means = [fit.mean(span) + float(y.mean()) for span in fit.spans]
     ends = [int(kept[b - 1]) for b in fit.breaks[1:]]
@@ -366,3 +367,7 @@ def _result(fit: _Fit, p_values: dict[int, float], kept: np.ndarray, y: np.ndarr
     apart = tuple(k for k in range(len(y)) if k not in set(kept.tolist()))
     noise = math.sqrt(fit.scale * float(np.median(fit.noise.variances))) if fit.freedom else 0.0
     return Segmentation(tuple(shifts), segments, apart, noise)
+
+
+def _chi_square_quantile(share: float, freedom: float) -> float:
+    return 2.0 * float(special.gammaincinv(freedom / 2, share))
