@@ -11,7 +11,7 @@ Each check is also a function of its own; `CHECKS` lists them in order.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,19 +113,23 @@ def subject_for(
     *,
     reference: str = "",
     suite: str = "digits",
+    config: Mapping[str, Any] | None = None,
     splits: Splits | None = None,
     steps: int = 6,
     num_samples: int = 14,
 ) -> Subject:
-    """A subject from a model's own recipe for ``suite``, on small random data of 8 x 8, 17 levels by default."""
+    """A subject from a model's own recipe for ``suite``, on small random data of 8 x 8, 17 levels by default.
+
+    config: settings over those of the recipe, such as shorter chains.
+    """
     recipe = load_recipe(model_class, suite)
     spec = ImageSpec(1, 8, 8, 17, tuple(str(k) for k in range(10)))
     train = recipe.train.model_copy(
         update={"batch_size": min(16, recipe.train.batch_size), "validate_every": 2, "checkpoint_every": 1_000_000}
     )
-    return Subject(
-        model_class, reference, recipe.config, train, recipe.sample, splits or random_splits(spec), steps, num_samples
-    )
+    settings = {**recipe.config, **(config or {})}
+    splits = splits or random_splits(spec)
+    return Subject(model_class, reference, settings, train, recipe.sample, splits, steps, num_samples)
 
 
 def check_model(model_class: type[GenerativeModel], **settings: Any) -> None:

@@ -68,6 +68,10 @@ def command(
     The same command goes on where an interrupted run stopped, and does nothing again that is done.
     """
 
+    names, numbers = tuple(listed("--models", models)), parse_seeds(seeds)
+    from genbench.run.server import start_early
+
+    start_early(suite, names)
     from genbench.report.tables import terminal_table
     from genbench.run.run import RunOptions, run_suite
 
@@ -75,8 +79,8 @@ def command(
         RunOptions(
             suite=suite,
             out=out,
-            models=tuple(listed("--models", models)),
-            seeds=parse_seeds(seeds),
+            models=names,
+            seeds=numbers,
             device=device,
             data_root=data_root,
             dataset=dataset,

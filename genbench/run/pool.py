@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +10,11 @@ from multiprocessing import connection
 from typing import Any
 
 from genbench.errors import GenbenchError
+from genbench.run.server import fork_server
 from genbench.run.task import JobResult
 from genbench.run.worker import Job, worker_main
 
 GRACE_SECONDS = 30.0
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass
@@ -36,19 +34,6 @@ class _Running:
     process: Any
     pipe: Any
     outcome: Outcome | None = None
-
-
-def context(preload: Sequence[str], threads: int) -> Any:
-    """A fork server that has the heavy modules imported (spawn where there is none); ``threads`` for each process."""
-    usual = {"OMP_WAIT_POLICY": "PASSIVE", **{name: str(threads) for name in THREAD_VARIABLES}}
-    # The fork server would look for modules in the working folder first, where one of the name genbench may lie.
-    for variable, value in {**usual, "PYTHONSAFEPATH": "1"}.items():
-        os.environ.setdefault(variable, value)
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["genbench.run.stages", "genbench.run.scoring", *preload])
-    return server
 
 
 class Pool:
@@ -71,7 +56,7 @@ class Pool:
         on_end: Callable[[Outcome], None],
     ) -> None:
         self.limit = limit
-        self._context = context(preload, threads)
+        self._context = fork_server(preload, threads)
         self._on_progress, self._on_end = on_progress, on_end
         self._running: list[_Running] = []
 

@@ -1,5 +1,10 @@
-"""`genbench run` through real processes: resume, determinism, bad models, bad input, interruption."""
+"""`genbench run` with its workers: resume, determinism, bad models, bad input, interruption.
 
+Where the process of the command itself does not matter it is the test's own, which has imported torch already.
+"""
+
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -10,9 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from baselines.latent import vae
+from genbench.cli.main import main
 from genbench.record import read_record
 
 TOYS = Path(__file__).parents[1] / "harness" / "toys.py"
@@ -43,6 +50,24 @@ def genbench(*arguments, cwd=None, **environment):
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"} | environment,
     )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_process():
+    """What the command sets for its process is set back."""
+    environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def genbench_here(*arguments):
+    """The command in this process; the output of its workers is not caught."""
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(arguments, ended.value.code, out.getvalue(), errors.getvalue())
 
 
 def suite_file(folder, *models):
@@ -98,7 +123,7 @@ def test_labels_and_captions_reach_the_records(tmp_path):
     )
     path = tmp_path / "tiny.toml"
     path.write_text(text.replace("[timing]", 'image_text = "digits-clip"\ncaption = "the digit {}"\n[timing]'))
-    result = genbench("run", "--suite", path, "--out", tmp_path / "out")
+    result = genbench_here("run", "--suite", path, "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     records = {p.stem: read_record(p) for p in (tmp_path / "out" / "records").glob("*.json")}
     scores = {row: record.find("clip_score") for row, record in records.items()}
@@ -135,13 +160,13 @@ def test_finished_run_does_nothing_again(finished):
     files = [p for p in out.rglob("*") if p.is_file() and p.parent.name in ("records", "samples", "histogram-s0")]
     before = {p: p.stat().st_mtime_ns for p in files}
     assert len(before) > 5
-    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert genbench_here("run", "--suite", suite, "--out", out).returncode == 0
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
 def test_same_seed_same_record(finished, tmp_path):
     suite, out, _ = finished
-    assert genbench("run", "--suite", suite, "--out", tmp_path / "again").returncode == 0
+    assert genbench_here("run", "--suite", suite, "--out", tmp_path / "again").returncode == 0
     assert content(tmp_path / "again") == content(out)
 
 
@@ -149,11 +174,11 @@ def test_other_budget_makes_new_cells_and_comes_back(finished):
     suite, out, _ = finished
     before = content(out)
     samples = (out / "samples" / "histogram-s0.npz").read_bytes()
-    assert genbench("run", "--suite", suite, "--out", out, "--budget-scale", "0.5").returncode == 0
+    assert genbench_here("run", "--suite", suite, "--out", out, "--budget-scale", "0.5").returncode == 0
     halved = content(out)
     assert read_record(out / "records" / "histogram-s0.json").training.steps == 30
     assert halved["histogram-s0"] != before["histogram-s0"]
-    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert genbench_here("run", "--suite", suite, "--out", out).returncode == 0
     assert content(out) == before
     assert (out / "samples" / "histogram-s0.npz").read_bytes() == samples
 
@@ -164,7 +189,7 @@ def test_rescore_needs_no_model(tmp_path):
     suite = suite_file(tmp_path, "Histogram")
     suite.write_text(suite.read_text().replace(str(TOYS), str(tmp_path / "gone.py")))
     out = tmp_path / "out"
-    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+    assert genbench_here("run", "--suite", suite, "--out", out).returncode == 0
     before, path = content(out), out / "records" / "histogram-s0.json"
     (tmp_path / "gone.py").unlink()
     shutil.rmtree(out / "checkpoints")
@@ -178,14 +203,21 @@ def test_rescore_needs_no_model(tmp_path):
     assert content(out) == before
     likelihood = out / "stages" / "histogram-s0" / "likelihood.npz"
     likelihood.write_bytes(likelihood.read_bytes()[:100])
-    result = genbench("rescore", out)
+    result = genbench_here("rescore", out)
     assert result.returncode == 1
     assert "the likelihood of histogram-s0 is missing or damaged" in result.stderr
     assert content(out) == before
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert genbench_here("run", "--suite", suite_file(folder, "Slow"), "--out", folder / "out").returncode == 0
+    return content(folder / "out")
+
+
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT", "SIGTERM"])
-def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, name):
+def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, uninterrupted, name):
     suite = suite_file(tmp_path, "Slow")
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from genbench.cli.main import main; main()", "run", "--suite", str(suite)]
@@ -211,9 +243,29 @@ def test_interrupted_run_goes_on_and_equals_an_uninterrupted_one(tmp_path, name)
         assert "goes on from here" in errors
     assert not (out / "records" / "slow-s0.json").exists()
     time.sleep(1.5)
-    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
-    assert genbench("run", "--suite", suite, "--out", tmp_path / "whole").returncode == 0
-    assert content(out) == content(tmp_path / "whole")
+    assert genbench_here("run", "--suite", suite, "--out", out).returncode == 0
+    assert content(out) == uninterrupted
+
+
+def test_an_interrupt_while_modules_are_imported_is_told_in_one_line(tmp_path):
+    """The process that workers are forked from starts early; its imports make nothing known of an interrupt."""
+    command = [sys.executable, "-c", "from genbench.cli.main import main; main()", "run", "--suite"]
+    process = subprocess.Popen(
+        [*command, str(suite_file(tmp_path, "Histogram")), "--out", str(tmp_path / "out")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not psutil.Process(process.pid).children():
+        assert process.poll() is None and time.monotonic() < deadline, "no server of workers appeared"
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "Interrupted. Files are whole; a run goes on from here with the same command."
 
 
 def test_bad_models_are_recorded_and_the_others_finish(tmp_path):
@@ -244,10 +296,9 @@ def test_bad_models_are_recorded_and_the_others_finish(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["checkpoint", "samples", "record"])
-def test_damaged_files_are_named_or_made_again(tmp_path, damage):
-    suite = suite_file(tmp_path, "Histogram")
-    out = tmp_path / "out"
-    assert genbench("run", "--suite", suite, "--out", out).returncode == 0
+def test_damaged_files_are_named_or_made_again(finished, tmp_path, damage):
+    suite, whole, _ = finished
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
     before = content(out)
     target = {
         "checkpoint": out / "checkpoints" / "histogram-s0" / "weights.safetensors",
@@ -257,7 +308,7 @@ def test_damaged_files_are_named_or_made_again(tmp_path, damage):
     target.write_bytes(target.read_bytes()[:50])
     if damage == "checkpoint":
         (out / "samples" / "histogram-s0.npz").unlink()
-    result = genbench("run", "--suite", suite, "--out", out)
+    result = genbench_here("run", "--suite", suite, "--out", out)
     assert "Traceback" not in result.stderr
     if damage == "checkpoint":
         assert result.returncode == 1
@@ -277,7 +328,7 @@ def published_suite(folder, *models):
 
 def test_published_weights_are_scored_in_place_of_a_training(tmp_path):
     suite = published_suite(tmp_path, "pca", "vae", f"{TOYS}:Histogram")
-    done = genbench("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
+    done = genbench_here("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert f"No published weights for suite 'mine': {TOYS}:Histogram; left out." in done.stderr
     record = read_record(tmp_path / "run" / "records" / "vae-s0.json")
@@ -287,18 +338,18 @@ def test_published_weights_are_scored_in_place_of_a_training(tmp_path):
     assert not (tmp_path / "run" / "records" / "histogram-s0.json").exists()
     mine = (tmp_path / "run" / "checkpoints" / "vae-s0" / "weights.safetensors").read_bytes()
     assert len(mine) == len((WEIGHTS / "vae-digits" / "weights.safetensors").read_bytes())
-    again = genbench("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
+    again = genbench_here("run", "--suite", suite, "--from-published", "--out", tmp_path / "run")
     assert again.returncode == 0 and read_record(tmp_path / "run" / "records" / "vae-s0.json") == record
 
 
 def test_published_weights_that_are_missing_or_of_other_images_are_named(tmp_path):
     suite = published_suite(tmp_path, "vae")
     row = f"{TOYS}:Histogram"
-    asked = genbench("run", "--suite", suite, "--from-published", "--models", row, "--out", tmp_path / "a")
+    asked = genbench_here("run", "--suite", suite, "--from-published", "--models", row, "--out", tmp_path / "a")
     assert asked.returncode == 2 and "'histogram' has no published weights for suite 'mine'" in asked.stderr
     small = tmp_path / "small.npz"
     np.savez(small, train=np.zeros((30, 12, 12, 1), np.uint8))
-    other = genbench(
+    other = genbench_here(
         *("run", "--suite", suite, "--from-published", "--models", "vae"),
         *("--dataset", f"npz:{small}", "--out", tmp_path / "b"),
     )
@@ -311,7 +362,7 @@ def test_binary_images_without_grey_values_train_as_they_are(tmp_path):
     """Recipes of binarised MNIST redraw their images; a user's binary images have nothing to be redrawn from."""
     data = tmp_path / "bits.npz"
     np.savez(data, train=np.resize(np.array([0, 255, 255], np.uint8), (40, 28, 28, 1)))
-    done = genbench(
+    done = genbench_here(
         *("run", "--suite", "mnist-binary", "--models", "made", "--dataset", f"npz:{data}?levels=2"),
         *("--budget-scale", "0.0001", "--out", tmp_path / "run"),
     )
