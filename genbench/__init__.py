@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from genbench.lazy import lazy
+from genbench.lazy import lazy as _lazy
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluator", "__version__", "evaluate"]
 
-__getattr__, __dir__ = lazy(
-    __name__, {"evaluate": "genbench.evaluation.evaluate", "Evaluator": "genbench.evaluation.evaluator"}
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy(
+        __name__, {"evaluate": "genbench.evaluation.evaluate", "Evaluator": "genbench.evaluation.evaluator"}
+    )

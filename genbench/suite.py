@@ -140,7 +140,7 @@ class Suite(BaseModel):
             UsageError: a name that no installed package has, or a model file that is missing.
         """
         for text in self.models:
-            _check_model(Row.parse(text).model)
+            check_model(Row.parse(text).model)
         groups: tuple[tuple[registry.Group, tuple[str, ...]], ...] = (
             ("controls", self.controls),
             ("metrics", self.metrics),
@@ -158,7 +158,12 @@ def is_template(text: str) -> bool:
     return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
-def _check_model(reference: str) -> None:
+def check_model(reference: str) -> None:
+    """Look a model or control up by its name, or its file, without importing it.
+
+    Raises:
+        UsageError: no installed package has the name, or the file is missing.
+    """
     if ".py:" in reference:
         file = reference.rsplit(":", 1)[0]
         if not Path(file).is_file():

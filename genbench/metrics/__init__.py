@@ -5,7 +5,7 @@ Found through the entry-point group ``genbench.metrics``; `score` runs a list of
 
 from typing import TYPE_CHECKING
 
-from genbench.lazy import lazy
+from genbench.lazy import lazy as _lazy
 
 if TYPE_CHECKING:
     from genbench.metrics.base import Estimate as Estimate
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from genbench.metrics.scoring import load_metric as load_metric
     from genbench.metrics.scoring import score as score
 
-_OF_BASE = (
+__all__ = [
     "Estimate",
+    "FrechetStream",
     "ImageLikelihoods",
     "ImageText",
     "Metric",
@@ -29,14 +30,17 @@ _OF_BASE = (
     "NotApplicable",
     "PairMetric",
     "Side",
-)
+    "load_metric",
+    "score",
+]
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        **dict.fromkeys(_OF_BASE, "genbench.metrics.base"),
-        "FrechetStream": "genbench.metrics.frechet_stream",
-        "load_metric": "genbench.metrics.scoring",
-        "score": "genbench.metrics.scoring",
-    },
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = _lazy(
+        __name__,
+        {
+            **dict.fromkeys(__all__, "genbench.metrics.base"),
+            "FrechetStream": "genbench.metrics.frechet_stream",
+            "load_metric": "genbench.metrics.scoring",
+            "score": "genbench.metrics.scoring",
+        },
+    )

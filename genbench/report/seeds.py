@@ -144,8 +144,9 @@ def _pool_like(records: Sequence[Record], first: MetricResult) -> Pooled:
 def interval_ends(name: str, values: Sequence[float]) -> tuple[float, float]:
     """What the interval of a share ends at; other intervals stay whole, for differences are made from them."""
     shown = metric_name(name)
-    least, most = shown.range if shown.style in ("share", "percent") else ANY
-    return min(least, *values), max(most, *values)
+    least, most = shown.range
+    is_share = shown.style in ("share", "percent") and least <= min(values) and max(values) <= most
+    return shown.range if is_share else ANY
 
 
 def mean_of_seeds(metrics: Sequence[MetricResult]) -> tuple[float, float | None, float]:

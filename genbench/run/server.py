@@ -12,15 +12,18 @@ from multiprocessing import forkserver
 from typing import Any
 
 from genbench import registry
-from genbench.suite import Row, load_suite
+from genbench.suite import Row, check_model, load_suite
 
+PRELOAD = "GENBENCH_PRELOAD"
+"""The environment variable that names the models' modules, with commas between."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def fork_server(preload: Sequence[str], threads: int) -> Any:
     """The context of a fork server, which begins to import (that of spawn where there is none).
 
-    preload: modules beside those of the stages; those of the first call count. threads: of each process.
+    preload: modules beside those of the stages; those of the first call count. threads: of each process, and of this
+    one where it has not yet loaded what makes them.
     """
     usual = {"OMP_WAIT_POLICY": "PASSIVE", **{name: str(threads) for name in THREAD_VARIABLES}}
     # The fork server would look for modules in the working folder first, where one of the name genbench may lie.
@@ -28,24 +31,27 @@ def fork_server(preload: Sequence[str], threads: int) -> Any:
         os.environ.setdefault(variable, value)
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    os.environ[PRELOAD] = ",".join(preload)
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["genbench.run.stages", "genbench.run.scoring", *preload])
-    with _ignoring_interrupts():
+    server.set_forkserver_preload(["genbench.run.preloaded"])
+    with _ignoring_signals():
         forkserver.ensure_running()
     return server
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """What is started meanwhile ignores Ctrl-C, which is for the run to obey: the server ends with it."""
+def _ignoring_signals() -> Iterator[None]:
+    """What is started meanwhile ignores being interrupted and terminated, as all processes of a run may be at once: the
+    server ends with the run, which lets its workers save first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def start_early(suite: str, models: Sequence[str]) -> None:
@@ -53,10 +59,12 @@ def start_early(suite: str, models: Sequence[str]) -> None:
     import side by side.
 
     Raises:
-        UsageError: an unknown suite or row.
+        UsageError: an unknown suite or model.
     """
     planned = load_suite(suite)
     planned.check_names()
     rows = [Row.parse(name) for name in models] or planned.rows()
-    known = registry.entries("models")
+    for row in rows:
+        check_model(row.model)
+    known = {**registry.entries("models"), **registry.entries("controls")}
     fork_server(sorted({known[row.model].module for row in rows if row.model in known}), planned.threads)

@@ -43,14 +43,24 @@ def test_other_errors_are_named_with_their_class():
 
 
 def test_a_server_of_workers_that_dies_is_told_in_words(tmp_path):
-    (tmp_path / "dying.py").write_text("raise RuntimeError('no luck')\n")
+    (tmp_path / "dying.py").write_text("import os\n\nprint('no luck', flush=True)\nos._exit(3)\n")
     (tmp_path / "main.py").write_text(DYING_POOL)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     done = subprocess.run(
         [sys.executable, "main.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.startswith("The process that starts all workers ended by itself; its own words stand above.")
-    assert "RuntimeError: no luck" in done.stderr
+    assert "The process that starts all workers ended by itself; its own words stand above." in done.stdout
+    assert "no luck" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_a_module_that_cannot_be_imported_leaves_the_server_of_workers_as_it_is(tmp_path):
+    (tmp_path / "dying.py").write_text("raise RuntimeError('no luck')\n")
+    program = "import os, sys; os.environ['GENBENCH_PRELOAD'] = 'dying,fractions'; import genbench.run.preloaded"
+    asked = "print('genbench.run.stages' in sys.modules, 'fractions' in sys.modules, 'dying' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}; {asked}"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout.split(), done.stderr) == (["True", "True", "False"], "")
 
 
 def test_the_commit_is_that_of_the_beginning_of_the_run(tmp_path, monkeypatch):
