@@ -15,6 +15,7 @@ Examples:
   genbench leaderboard add runs/digits/records/vae-s0.json --to leaderboards/digits
   genbench leaderboard verify vae --in leaderboards/digits --run runs/digits
   genbench leaderboard diff old/digits leaderboards/digits
+  genbench leaderboard merge theirs/digits --to leaderboards/digits
 """
 
 

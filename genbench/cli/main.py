@@ -24,7 +24,7 @@ VERBS = {
     "check": "judge a run against a baseline: exit 1 for a regression",
     "baseline": "accept a run's records as the baseline of checks",
     "leaderboard": "rank accepted records, and publish them as a page and as tables",
-    "report": "render the report of a run again",
+    "report": "render a run's report again, or put runs side by side",
     "rescore": "recompute a run's metrics from its stored samples",
     "doctor": "show what is installed, cached and missing",
 }
@@ -63,7 +63,10 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 all well, 1 some model failed, 2 bad usage or input, 130 interrupted.
+    """Run the command line and exit.
+
+    0: all well. 1: a model or a metric failed, a check found a regression, or what was to be verified does not hold.
+    2: bad usage or input. 130: interrupted.
 
     To be terminated, as schedulers and containers do it, is to be interrupted: workers save their state.
     """

@@ -92,9 +92,9 @@ A row is one model (and variant of its sampler) from `genbench run --suite {suit
 - Any budget is welcome; the record states it, and training time and parameters stand beside the quality.
 - Choices (stopping, hyper-parameters, checkpoints) use the validation split. The test split is for reporting only.
 - Hand in several seeds where training allows it (`--seed 0,1,2`): every seed is shown, with mean and spread.
-- Rows rank together where `comparable` is equal; exact likelihoods, bounds and estimates rank apart. Speed and
-  memory rank among rows of one device, thread count, precision and batch size; training time does so where several
-  seeds give it an interval.
+- Rows rank together where `comparable` is equal; exact likelihoods, bounds and estimates rank apart. Speed
+  ranks among rows of one device, thread count, precision and batch size; memory does so, and training time among rows
+  of one device, where several seeds give them an interval.
 """
 
 
