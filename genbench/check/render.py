@@ -16,6 +16,8 @@ from genbench.report.names import LIKELIHOODS, difference_text, display, format_
 
 ORDER: tuple[Verdict, ...] = ("worse", "missing", "not comparable", "better", "same")
 WORDS: dict[Verdict, str] = {"same": "the same within noise"}
+MANY = 4
+"""So many values that cannot be compared for one reason are told in one sentence."""
 
 
 def summary(found: Verdicts) -> str:
@@ -85,13 +87,37 @@ def sorted_findings(findings: Iterable[Finding], *, every: bool = False) -> list
     return sorted(kept, key=lambda finding: ORDER.index(finding.verdict))
 
 
+def gathered(findings: Iterable[Finding], *, every: bool = False) -> tuple[list[Finding], list[str]]:
+    """What is shown one by one, in order, and a sentence for each reason why many values cannot be compared.
+
+    A run on another machine would else be a page of speeds. ``every``: all one by one.
+    """
+    shown = sorted_findings(findings, every=every)
+    unlike: dict[str, list[Finding]] = {}
+    for finding in shown:
+        if finding.verdict == "not comparable" and not finding.fails and not every:
+            unlike.setdefault(finding.reason, []).append(finding)
+    many = {reason: alike for reason, alike in unlike.items() if len(alike) >= MANY}
+    listed = [one for one in shown if one.verdict != "not comparable" or one.reason not in many]
+    return listed, [_gathered(reason, alike) for reason, alike in many.items()]
+
+
+def _gathered(reason: str, alike: Sequence[Finding]) -> str:
+    rows, labels = ({part(one): None for one in alike} for part in (lambda one: one.row, label))
+    of_rows = next(iter(rows)) if len(rows) == 1 else f"{len(rows)} rows"
+    return one_line(
+        f"{len(alike)} values of {of_rows} are not comparable ({', '.join(labels)}; --all lists them): {reason}"
+    )
+
+
 def markdown(found: Verdicts, *, every: bool = False) -> str:
     """A summary line and a table, for a pull request."""
     lines = [f"### genbench check, suite {_cell(found.suite)}: {summary(found)}", ""]
-    shown = sorted_findings(found.findings, every=every)
+    shown, more = gathered(found.findings, every=every)
     if shown:
         lines += ["| Verdict | Row | Metric | Baseline | Now | Change [95 %] | Why |", "| --- " * 7 + "|"]
         lines += [_line(finding) for finding in shown]
+    lines += [line for told in more for line in (*([""] if shown else []), f"{_cell(told)}.")]
     if found.new:
         lines += ["", f"Not in the baseline: {', '.join(map(_cell, found.new))}."]
     if found.aside:

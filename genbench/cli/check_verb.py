@@ -121,8 +121,11 @@ def _print(found: Verdicts, every: bool) -> None:
 
     styles = {"worse": "red", "missing": "red", "better": "green", "not comparable": "dim"}
     screen = console()
-    for finding in render.sorted_findings(found.findings, every=every):
+    shown, more = render.gathered(found.findings, every=every)
+    for finding in shown:
         screen.print(Text(f"- {render.sentence(finding)}", style=styles.get(finding.verdict, "")), soft_wrap=True)
+    for told in more:
+        screen.print(Text(f"- {told}", style=styles.get("not comparable", "")), soft_wrap=True)
     if found.new:
         screen.print(Text(render.one_line(f"Not in the baseline: {', '.join(found.new)}")), soft_wrap=True)
     if found.aside:

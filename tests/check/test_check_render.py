@@ -55,6 +55,27 @@ def test_what_needs_a_reader_comes_first():
     assert set(render.sorted_findings(ALL.findings, every=True)) == set(ALL.findings)
 
 
+def test_many_values_that_cannot_be_compared_for_one_reason_are_one_sentence():
+    device = "device: 'AMD' against '<Intel>'"
+    speeds = [
+        Finding(row, metric, "not comparable", device, "windows", None, 2.0, 1.0)
+        for row in ("vae", "gan")
+        for metric in ("images_per_second", "latency_seconds")
+    ]
+    told = f"4 values of 2 rows are not comparable (Images/s, Latency; --all lists them): {device}"
+    assert render.gathered([*speeds, WORSE, UNLIKE]) == ([WORSE, UNLIKE], [told])
+    assert render.gathered([*speeds[:3], WORSE]) == ([WORSE, *speeds[:3]], [])
+    assert render.gathered([*speeds, WORSE], every=True) == ([WORSE, *speeds], [])
+    one_row = [replace(one, row="v") for one in speeds]
+    assert render.gathered(one_row)[1][0].startswith("4 values of v are not comparable")
+    lost = [replace(one, verdict="missing", reason=device) for one in speeds]
+    assert render.gathered([*lost, *speeds])[0] == lost
+    lines = render.markdown(verdicts(*speeds, WORSE)).splitlines()
+    assert lines[-1].startswith("4 values of 2 rows are not comparable (Images/s, Latency; --all lists them): device")
+    assert "'&lt;Intel>'" in lines[-1] and lines[-2] == "" and len(lines) == 7
+    assert len(render.markdown(verdicts(*speeds)).splitlines()) == 3
+
+
 def test_markdown_is_a_table_with_failures_in_bold():
     lines = render.markdown(ALL).splitlines()
     assert lines[0] == f"### genbench check, suite digits: {render.summary(ALL)}"
