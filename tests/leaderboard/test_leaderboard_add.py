@@ -22,12 +22,12 @@ from board_records import (
     taken_out,
 )
 
-from genbench.errors import UsageError
+from genbench.errors import DataError, UsageError
 from genbench.files import hash_file, write_npz
 from genbench.leaderboard import place
 from genbench.leaderboard.add import add, merge
 from genbench.leaderboard.folder import read_folder
-from genbench.record import Training
+from genbench.record import Training, read_record
 
 
 @pytest.fixture
@@ -69,8 +69,11 @@ def test_a_damaged_row_can_be_replaced(board):
     folder, record = board
     add([record], folder)
     (folder / "records" / "vae-s0.npz").write_bytes(b"")
+    with pytest.raises(DataError):
+        read_folder(folder)
     add([record], folder, replace=True)
-    read_folder(folder)
+    assert "vae" in read_folder(folder).entries
+    assert (folder / "records" / "vae-s0.npz").read_bytes() == record.with_suffix(".npz").read_bytes()
 
 
 def test_the_same_record_twice_is_one_too_many(board, tmp_path):
@@ -190,6 +193,7 @@ def test_speed_on_another_device_is_welcome(board):
         comparable = next(m for m in text["metrics"] if m["name"] == name)["comparable"]
         change_metric(record, name, comparable=comparable | {"device": "another"})
     add([record], folder)
+    assert read_record(folder / "records" / "vae-s0.json").timing.device == "another"
 
 
 def test_seeds_of_a_row_are_one_system(board):
